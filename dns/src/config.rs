@@ -1,0 +1,71 @@
+//! What the name server is told to do: already valid, no strings left to check.
+//!
+//! Built by the daemon from the configuration file and from zone files. Holds rules only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealane_model::{PoolId, Ttl};
+use sealane_steering::{GeoTable, SteeringPolicy};
+
+use crate::name::Name;
+use crate::record::Record;
+
+/// The name server's rules. Replaced whole on reload.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// UDP and TCP on each.
+    pub bind: Vec<SocketAddr>,
+    pub zones: Vec<Zone>,
+    pub geo: Arc<GeoTable>,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug)]
+pub struct Zone {
+    pub apex: Name,
+    pub soa: Soa,
+    /// Static records, the apex's NS among them; no SOA. Owners lie at or below `apex`.
+    pub records: Vec<Record>,
+    pub steered: Vec<SteeredName>,
+}
+
+/// Start of authority (RFC 1035 §3.3.13).
+#[derive(Clone, Debug)]
+pub struct Soa {
+    pub ttl: Ttl,
+    pub primary: Name,
+    pub mailbox: Name,
+    pub serial: u32,
+    pub refresh: Ttl,
+    pub retry: Ttl,
+    pub expire: Ttl,
+    /// How long a negative answer may be kept (RFC 2308 §4); small, or a NODATA that a resolver
+    /// kept outlives the failover.
+    pub minimum: Ttl,
+}
+
+/// A name whose A and AAAA records are the addresses of the region chosen for each client.
+#[derive(Clone, Debug)]
+pub struct SteeredName {
+    pub owner: Name,
+    pub pool: PoolId,
+    pub steering: Arc<SteeringPolicy>,
+    /// While nothing is in doubt.
+    pub ttl: Ttl,
+    /// While one of the pool's regions is suspect.
+    pub ttl_suspect: Ttl,
+    /// How many regions after the best are answered as well.
+    pub alternates: u8,
+    /// Locate by the resolver's address even where it sends a client subnet.
+    pub ignore_client_subnet: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// TCP connections at once; more are closed at once.
+    pub tcp_connections: usize,
+    /// A TCP connection without a question is closed after this (RFC 7766 §6.2.3).
+    pub tcp_idle: Duration,
+}

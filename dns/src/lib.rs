@@ -1,0 +1,2 @@
+//! dns
+pub mod config; pub mod name; pub mod record;

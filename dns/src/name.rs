@@ -1,0 +1,3 @@
+//! names
+/// stub
+#[derive(Clone, Debug)] pub struct Name;

@@ -1,0 +1,3 @@
+//! records
+/// stub
+#[derive(Clone, Debug)] pub struct Record;

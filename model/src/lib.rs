@@ -1,0 +1,23 @@
+//! The words that every part of Sealane shares: ids, units, topology, verdicts, snapshots.
+//!
+//! Pure data and the two channels that carry it. Knows no file format, no socket, no clock and
+//! no framework. Read [`topology`] (what exists), then [`snapshot`] (what is known about it).
+
+pub mod health;
+pub mod id;
+pub mod observation;
+pub mod publish;
+pub mod snapshot;
+pub mod topology;
+pub mod unit;
+
+pub use health::{EndpointHealth, MemberHealth, OutReason, Source, Standing, Verdict};
+pub use id::{EndpointId, IdBook, PoolId, RegionId};
+pub use observation::{Failure, Observation, Outcome};
+pub use publish::{ObservationSender, SnapshotReader, SnapshotWriter};
+pub use snapshot::Snapshot;
+pub use topology::{
+    Addresses, AllDown, Endpoint, EndpointProtocol, EndpointTls, FailoverRule, Location, Member,
+    Pool, Region, Roots, Target, Topology,
+};
+pub use unit::{Generation, Ratio, ScopePrefix, Timestamp, Ttl, Weight};

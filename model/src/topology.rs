@@ -1,0 +1,274 @@
+//! What exists: regions, pools, their members and endpoints. No state, no verdicts.
+//!
+//! Built by the reader of the configuration, owned by control, and carried inside each
+//! [`Snapshot`](crate::Snapshot). Never says whether anything works.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{EndpointId, PoolId, RegionId};
+use crate::unit::{Ratio, Weight};
+
+/// A place on the globe, in degrees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Location {
+    latitude: f32,
+    longitude: f32,
+}
+
+impl Location {
+    /// `None` outside −90–90 and −180–180.
+    #[must_use]
+    pub fn new(latitude: f32, longitude: f32) -> Option<Self> {
+        let lawful = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
+        lawful.then_some(Self { latitude, longitude })
+    }
+
+    #[must_use]
+    pub const fn latitude(self) -> f32 {
+        self.latitude
+    }
+
+    #[must_use]
+    pub const fn longitude(self) -> f32 {
+        self.longitude
+    }
+
+    /// Great-circle distance in kilometres (haversine, Earth as a sphere of 6,371 km).
+    #[must_use]
+    pub fn kilometres_to(self, other: Self) -> f64 {
+        const EARTH_RADIUS_KM: f64 = 6_371.0;
+        let radians = |degrees: f32| f64::from(degrees).to_radians();
+        let half = |a: f64, b: f64| ((b - a) / 2.0).sin().powi(2);
+        let (lat1, lat2) = (radians(self.latitude), radians(other.latitude));
+        let h = half(lat1, lat2)
+            + lat1.cos()
+                * lat2.cos()
+                * half(radians(self.longitude), radians(other.longitude));
+        2.0 * EARTH_RADIUS_KM * h.sqrt().min(1.0).asin()
+    }
+}
+
+/// The unit of geography and failover.
+#[derive(Clone, Debug)]
+pub struct Region {
+    pub id: RegionId,
+    pub name: Arc<str>,
+    pub location: Option<Location>,
+    /// A hash of the name, the same in every process: what weighted choices are drawn from.
+    pub seed: u64,
+}
+
+impl Region {
+    #[must_use]
+    pub fn new(id: RegionId, name: &str, location: Option<Location>) -> Self {
+        Self { id, name: name.into(), location, seed: fnv1a(name.as_bytes()) }
+    }
+}
+
+/// FNV-1a, 64 bits (draft-eastlake-fnv): only to tell a few dozen names apart, never as a defence.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// A named set of endpoints that serve the same thing, in one or more regions.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub id: PoolId,
+    pub name: Arc<str>,
+    /// One entry a region, in the order of the file; never two of the same region.
+    pub members: Vec<Member>,
+    pub failover: FailoverRule,
+}
+
+/// What a pool has in one region.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub region: RegionId,
+    pub weight: Weight,
+    /// Tier: the lowest number that has a usable region is served from.
+    pub priority: u16,
+    /// What DNS answers for this region.
+    pub addresses: Addresses,
+    pub endpoints: Vec<EndpointId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// As the operator wrote them: the region's edge.
+    Fixed(Arc<[IpAddr]>),
+    /// The addresses that the endpoints themselves have or resolve to.
+    OfEndpoints,
+}
+
+/// When a region leaves and returns, and what happens when none is left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailoverRule {
+    /// Share of endpoints down at which the region is out (inclusive).
+    pub threshold: Ratio,
+    /// How long a region that went out stays out after it is well again.
+    pub hold_down: Duration,
+    pub all_down: AllDown,
+}
+
+/// What is answered when no region is usable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllDown {
+    /// As if every region were well: better a chance than a certain failure.
+    FailOpen,
+    /// DNS: an empty answer (NODATA). Proxy: 503.
+    NoData,
+    /// DNS: these addresses. Proxy: 503.
+    Fallback(Arc<[IpAddr]>),
+}
+
+/// One address that serves.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub pool: PoolId,
+    pub region: RegionId,
+    /// As the operator wrote it; unique within pool and region.
+    pub name: Arc<str>,
+    pub target: Target,
+    pub az: Option<Arc<str>>,
+    pub weight: Weight,
+    pub protocol: EndpointProtocol,
+    pub tls: Option<EndpointTls>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    Address(SocketAddr),
+    /// Resolved, and resolved again, by control.
+    Host { host: Arc<str>, port: u16 },
+}
+
+/// How HTTP is spoken to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointProtocol {
+    Http1,
+    /// By ALPN over TLS, by prior knowledge (RFC 9113 §3.3) without.
+    Http2,
+}
+
+/// How an endpoint proves who it is. Two endpoints with equal values may share connections' setup.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointTls {
+    /// Never empty: an empty server name would switch verification off in some stacks.
+    pub server_name: Arc<str>,
+    pub roots: Roots,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Roots {
+    System,
+    /// PEM certificates, as read from the operator's file.
+    Pem(Arc<[u8]>),
+}
+
+/// Everything that exists, found by id.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    regions: Vec<Option<Region>>,
+    pools: Vec<Option<Pool>>,
+    endpoints: Vec<Option<Endpoint>>,
+    region_names: HashMap<Arc<str>, RegionId>,
+    pool_names: HashMap<Arc<str>, PoolId>,
+}
+
+impl Topology {
+    /// Members' endpoint ids must occur in `endpoints`; ids that don't are never returned.
+    #[must_use]
+    pub fn new(regions: Vec<Region>, pools: Vec<Pool>, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            region_names: regions.iter().map(|r| (r.name.clone(), r.id)).collect(),
+            pool_names: pools.iter().map(|p| (p.name.clone(), p.id)).collect(),
+            regions: dense(regions, |r| r.id.index()),
+            pools: dense(pools, |p| p.id.index()),
+            endpoints: dense(endpoints, |e| e.id.index()),
+        }
+    }
+
+    #[must_use]
+    pub fn region(&self, id: RegionId) -> Option<&Region> {
+        self.regions.get(id.index())?.as_ref()
+    }
+
+    #[must_use]
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        self.pools.get(id.index())?.as_ref()
+    }
+
+    #[must_use]
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(id.index())?.as_ref()
+    }
+
+    #[must_use]
+    pub fn region_named(&self, name: &str) -> Option<&Region> {
+        self.region(*self.region_names.get(name)?)
+    }
+
+    #[must_use]
+    pub fn pool_named(&self, name: &str) -> Option<&Pool> {
+        self.pool(*self.pool_names.get(name)?)
+    }
+
+    /// The region's name, or `?` for an id of a topology that is gone.
+    #[must_use]
+    pub fn region_name(&self, id: RegionId) -> &str {
+        self.region(id).map_or("?", |region| &region.name)
+    }
+
+    pub fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().flatten()
+    }
+
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter().flatten()
+    }
+
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().flatten()
+    }
+}
+
+/// Puts each item at its index, with holes for ids of things that are gone.
+pub(crate) fn dense<T>(items: Vec<T>, index: impl Fn(&T) -> usize) -> Vec<Option<T>> {
+    let mut table = Vec::new();
+    for item in items {
+        let at = index(&item);
+        if table.len() <= at {
+            table.resize_with(at + 1, || None);
+        }
+        table[at] = Some(item);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frankfurt_is_about_6500_km_from_virginia() {
+        let frankfurt = Location::new(50.11, 8.68).unwrap();
+        let virginia = Location::new(39.04, -77.49).unwrap();
+
+        let distance = frankfurt.kilometres_to(virginia);
+
+        assert!((6_400.0..6_700.0).contains(&distance), "{distance}");
+        assert_eq!(frankfurt.kilometres_to(frankfurt), 0.0);
+    }
+
+    #[test]
+    fn a_location_off_the_globe_is_refused() {
+        assert_eq!(Location::new(91.0, 0.0), None);
+        assert_eq!(Location::new(0.0, f32::NAN), None);
+    }
+}

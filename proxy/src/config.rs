@@ -1,0 +1,122 @@
+//! What the proxy is told to do: already valid, no strings left to check.
+//!
+//! Built by the daemon from the configuration file. Holds rules only, never health.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+use sealane_model::{PoolId, Ratio};
+use sealane_steering::{GeoTable, SteeringPolicy};
+
+use crate::tls::ServerTls;
+
+/// The proxy's rules. Replaced whole on reload.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listeners: Vec<Listener>,
+    /// In the order of the file; among the routes that match, the most specific wins
+    /// (see `http::route`), then the first.
+    pub routes: Vec<Route>,
+    pub limits: Limits,
+    /// Networks whose `X-Forwarded-For` and `X-Request-Id` are believed.
+    pub trusted: Vec<IpNet>,
+    pub geo: Arc<GeoTable>,
+    /// Say in `x-sealane-region` and `x-sealane-endpoint` who answered.
+    pub name_endpoint: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub bind: Vec<SocketAddr>,
+    pub protocol: ListenerProtocol,
+}
+
+#[derive(Clone, Debug)]
+pub enum ListenerProtocol {
+    /// HTTP/1.1, and HTTP/2 by prior knowledge (RFC 9113 §3.3).
+    Http,
+    /// The same over TLS, chosen by ALPN.
+    Https(ServerTls),
+}
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// How metrics and logs call it.
+    pub name: Arc<str>,
+    pub when: RouteMatch,
+    pub pool: PoolId,
+    pub steering: Arc<SteeringPolicy>,
+    pub timeouts: Timeouts,
+    pub retry: RetryPolicy,
+    /// Largest request body in bytes; more is refused with 413. `None`: no limit.
+    pub body_max: Option<u64>,
+}
+
+/// All that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct RouteMatch {
+    pub host: Option<HostPattern>,
+    /// Matches whole segments: `/v1` matches `/v1` and `/v1/x`, not `/v10`. `None` matches all.
+    pub path_prefix: Option<Arc<str>>,
+    /// Empty: any.
+    pub methods: Vec<Method>,
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// Lower-case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    Exact(Arc<str>),
+    /// `*.example.com`: the suffix with its leading dot; any number of labels before it.
+    Suffix(Arc<str>),
+}
+
+#[derive(Clone, Debug)]
+pub struct HeaderMatch {
+    pub name: HeaderName,
+    /// `None`: it is enough that the header is there.
+    pub value: Option<HeaderValue>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// For a new connection to an endpoint, TLS included.
+    pub connect: Duration,
+    /// For one attempt, from connecting to the answer's head, while another one may follow.
+    pub attempt: Duration,
+    /// From the request's head to the answer's head, over all attempts.
+    pub request: Duration,
+    /// Between two pieces of a body, on either side.
+    pub idle: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included. 1–8.
+    pub attempts: u32,
+    /// Share of requests that may be tried again, on top of ten a second (card 3).
+    pub budget: Ratio,
+}
+
+/// Bounds on what one client can make the proxy hold.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once over all listeners; more are accepted and closed at once.
+    pub connections: usize,
+    /// The request's head in bytes; more is refused with 431.
+    pub head_bytes: usize,
+    /// Header fields in one head; more is refused with 431.
+    pub head_fields: usize,
+    /// For the whole head, from its first byte; then 408.
+    pub head_timeout: Duration,
+    /// A connection without a request is closed after this.
+    pub keep_alive: Duration,
+    /// Concurrent HTTP/2 streams of one connection.
+    pub streams: u32,
+    /// For the TLS handshake.
+    pub handshake_timeout: Duration,
+}

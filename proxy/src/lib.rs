@@ -1,0 +1,2 @@
+//! proxy
+pub mod config; pub mod tls;

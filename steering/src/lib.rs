@@ -1,0 +1,18 @@
+//! Where should this client go, and why: pure decisions over one snapshot of the world.
+//!
+//! Proxy, DNS and the admin API's `explain` call the same [`rank`], so they cannot disagree.
+//! Same place, policy, world and key give the same ranking on every node. Read [`mod@rank`] first.
+
+pub mod fallback;
+pub mod geo;
+pub mod place;
+pub mod policy;
+pub mod rank;
+pub mod reason;
+
+pub use fallback::{Usable, usable};
+pub use geo::{GeoError, GeoOverride, GeoTable, Located};
+pub use place::{ClientPlace, How};
+pub use policy::{SteeringPolicy, Weights};
+pub use rank::{Ask, Candidate, Explanation, LatencyBasis, Ranking, explain, rank};
+pub use reason::Reason;

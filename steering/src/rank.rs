@@ -1,0 +1,371 @@
+//! The decision: in which order should this client try the regions of a pool?
+//!
+//! Called once per attempt by the proxy, once per steered question by DNS and once per `explain`
+//! by the admin API. Pure: no clock, no randomness but the key it is handed, no state.
+
+use sealane_model::{
+    AllDown, Location, Member, MemberHealth, OutReason, PoolId, RegionId, ScopePrefix, Snapshot,
+    Standing,
+};
+use smallvec::SmallVec;
+
+use crate::place::ClientPlace;
+use crate::policy::SteeringPolicy;
+use crate::reason::Reason;
+
+/// Everything a ranking depends on besides the world.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub pool: PoolId,
+    pub policy: &'a SteeringPolicy,
+    pub place: &'a ClientPlace,
+    /// What weighted choices are drawn from: the client's network where choices should stick
+    /// ([`ClientPlace::key`]), a fresh number for each request where they should spread.
+    pub key: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ranking {
+    regions: SmallVec<[RegionId; 8]>,
+    pub reason: Reason,
+    /// The leading bits of the client's address for which this ranking holds, as far as it
+    /// depends on where the client is and on a key from [`ClientPlace::key`]. 0 = for everyone.
+    pub scope: ScopePrefix,
+    /// One of the pool's regions is in doubt: whoever keeps this ranking should keep it briefly.
+    pub suspect: bool,
+}
+
+impl Ranking {
+    /// Best first. Empty only for [`Reason::NoData`], [`Reason::Fallback`], [`Reason::NoMembers`].
+    pub fn regions(&self) -> impl Iterator<Item = RegionId> + '_ {
+        self.regions.iter().copied()
+    }
+
+    #[must_use]
+    pub fn first(&self) -> Option<RegionId> {
+        self.regions.first().copied()
+    }
+}
+
+/// Orders the pool's regions for one client.
+#[must_use]
+pub fn rank(ask: &Ask<'_>, world: &Snapshot) -> Ranking {
+    evaluate(ask, world).0
+}
+
+/// The same decision with everything that led to it.
+#[must_use]
+pub fn explain(ask: &Ask<'_>, world: &Snapshot) -> Explanation {
+    let (ranking, candidates) = evaluate(ask, world);
+    Explanation { ranking, candidates: candidates.into_vec() }
+}
+
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub ranking: Ranking,
+    /// One for each member, in the order of the file.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One region with the numbers that placed it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    pub region: RegionId,
+    pub standing: Standing,
+    pub tier: u16,
+    /// The region's weight in the pool, times the policy's.
+    pub weight: f64,
+    pub healthy: u32,
+    pub total: u32,
+    /// What latency this client is expected to see, and from what that is concluded.
+    pub latency_ms: f64,
+    pub basis: LatencyBasis,
+    /// Near enough to share in a weighted choice (always true where latency plays no part).
+    pub in_band: bool,
+    /// The share of clients like this one that this region gets, 0–1.
+    pub share: f64,
+    /// 0 = the winner. `None`: not in the ranking.
+    pub position: Option<usize>,
+    draw: f64,
+    usable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatencyBasis {
+    /// The operator said that the client belongs here.
+    Assigned,
+    /// Great-circle distance, plus what probes saw above their floor.
+    Distance,
+    /// Probe round trips from this node: the client's own place is unknown.
+    Measured,
+    /// Nothing is known.
+    Unknown,
+}
+
+impl LatencyBasis {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Distance => "distance",
+            Self::Measured => "measured",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How strongly latency outweighs: share ∝ weight · health / latency^this (card 1).
+pub const LATENCY_EXPONENT: i32 = 2;
+/// Latencies below this count as this: differences that no user sees must not move traffic.
+pub const LATENCY_FLOOR_MS: f64 = 5.0;
+/// A region shares in the choice up to this factor of the best latency, or …
+pub const BAND_FACTOR: f64 = 1.25;
+/// … this much above it, whichever is more.
+pub const BAND_EXTRA_MS: f64 = 20.0;
+/// Round-trip milliseconds per kilometre: light in fibre takes 0.01, real paths are some 40 %
+/// longer than the great circle.
+pub const RTT_MS_PER_KM: f64 = 0.014;
+/// Added for a region whose distance cannot be told, so that it comes after all that can.
+const FAR_AWAY_MS: f64 = 1_000.0;
+
+type Candidates = SmallVec<[Candidate; 8]>;
+
+fn evaluate(ask: &Ask<'_>, world: &Snapshot) -> (Ranking, Candidates) {
+    let mut candidates: Candidates =
+        world.members(ask.pool).map(|(member, health)| weigh(ask, world, member, health)).collect();
+    let suspect = world.members(ask.pool).any(|(_, health)| health.suspect);
+
+    let wished = order(ask, &mut candidates, |c| c.standing != Standing::Out(OutReason::Empty));
+    let (regions, reason) = among_usable(ask, world, &mut candidates, wished.first().copied());
+    for candidate in &mut candidates {
+        candidate.position = regions.iter().position(|region| *region == candidate.region);
+    }
+    let scope = scope(ask, &candidates, &regions);
+    (Ranking { regions, reason, scope, suspect }, candidates)
+}
+
+fn among_usable(
+    ask: &Ask<'_>,
+    world: &Snapshot,
+    candidates: &mut Candidates,
+    wished: Option<RegionId>,
+) -> (SmallVec<[RegionId; 8]>, Reason) {
+    let Some(wished) = wished else {
+        return (SmallVec::new(), Reason::NoMembers);
+    };
+    let usable = order(ask, candidates, |c| c.standing == Standing::In);
+    if let Some(first) = usable.first() {
+        let reason =
+            if *first == wished { by_policy(ask) } else { Reason::FailedOver { from: wished } };
+        return (usable, reason);
+    }
+    let held = |c: &Candidate| matches!(c.standing, Standing::Out(OutReason::HoldDown { .. }));
+    let well_but_held = order(ask, candidates, held);
+    if !well_but_held.is_empty() {
+        return (well_but_held, Reason::HoldDownIgnored);
+    }
+    match world.topology.pool(ask.pool).map(|pool| &pool.failover.all_down) {
+        Some(AllDown::NoData) => (SmallVec::new(), Reason::NoData),
+        Some(AllDown::Fallback(_)) => (SmallVec::new(), Reason::Fallback),
+        Some(AllDown::FailOpen) | None => (fail_open(ask, candidates), Reason::AllDown),
+    }
+}
+
+/// As if all were well; what the operator took out comes last even then.
+fn fail_open(ask: &Ask<'_>, candidates: &mut Candidates) -> SmallVec<[RegionId; 8]> {
+    let mut regions = order(ask, candidates, |c| c.standing == Standing::Out(OutReason::Failed));
+    let by_operator = |c: &Candidate| {
+        matches!(c.standing, Standing::Out(OutReason::FailedOver | OutReason::Draining))
+    };
+    if regions.is_empty() {
+        regions = order(ask, candidates, by_operator);
+    }
+    regions
+}
+
+const fn by_policy(ask: &Ask<'_>) -> Reason {
+    match ask.policy {
+        SteeringPolicy::WeightedLatency(_) => Reason::WeightedLatency,
+        SteeringPolicy::Nearest => Reason::Nearest,
+        SteeringPolicy::Weighted(_) => Reason::Weighted,
+        SteeringPolicy::Priority => Reason::Priority,
+        SteeringPolicy::Pinned(_) => Reason::Pinned,
+    }
+}
+
+fn weigh(ask: &Ask<'_>, world: &Snapshot, member: &Member, health: &MemberHealth) -> Candidate {
+    let (latency_ms, basis) = latency(ask.place, world, member.region, health);
+    let policy_weight = f64::from(ask.policy.weight(member.region).get());
+    let weight = f64::from(member.weight.get()) * policy_weight;
+    let seed = world.topology.region(member.region).map_or(0, |region| region.seed);
+    Candidate {
+        region: member.region,
+        standing: health.standing,
+        tier: member.priority,
+        weight,
+        healthy: health.healthy,
+        total: health.total,
+        latency_ms,
+        basis,
+        in_band: true,
+        share: 0.0,
+        position: None,
+        draw: uniform(ask.key, seed),
+        usable: false,
+    }
+}
+
+/// The latency that this client would see at this region, in milliseconds.
+fn latency(
+    place: &ClientPlace,
+    world: &Snapshot,
+    region: RegionId,
+    health: &MemberHealth,
+) -> (f64, LatencyBasis) {
+    let millis = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+    let excess = match (health.rtt, health.rtt_floor) {
+        (Some(rtt), Some(floor)) => millis(rtt.saturating_sub(floor)),
+        _ => 0.0,
+    };
+    if place.region == Some(region) {
+        return (excess, LatencyBasis::Assigned);
+    }
+    let location_of = |id: RegionId| world.topology.region(id).and_then(|r| r.location);
+    let from: Option<Location> = place.region.and_then(location_of).or(place.location);
+    match (from, location_of(region)) {
+        (Some(from), Some(to)) => {
+            (from.kilometres_to(to) * RTT_MS_PER_KM + excess, LatencyBasis::Distance)
+        }
+        (Some(_), None) => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
+        (None, _) if place.region.is_some() => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
+        (None, _) => match health.rtt {
+            Some(rtt) => (millis(rtt), LatencyBasis::Measured),
+            None => (0.0, LatencyBasis::Unknown),
+        },
+    }
+}
+
+/// Orders those that `wanted` lets through, tier by tier, and notes each one's share and band.
+fn order(
+    ask: &Ask<'_>,
+    candidates: &mut Candidates,
+    wanted: impl Fn(&Candidate) -> bool,
+) -> SmallVec<[RegionId; 8]> {
+    let mut best_ms = f64::INFINITY;
+    let mut first_tier = u16::MAX;
+    for candidate in candidates.iter_mut() {
+        candidate.usable = wanted(candidate);
+        candidate.share = 0.0;
+        if candidate.usable && candidate.weight > 0.0 {
+            first_tier = first_tier.min(candidate.tier);
+        }
+    }
+    for candidate in candidates.iter().filter(|c| c.usable && c.tier == first_tier) {
+        if candidate.weight > 0.0 {
+            best_ms = best_ms.min(candidate.latency_ms);
+        }
+    }
+    let band_ms = (best_ms * BAND_FACTOR).max(best_ms + BAND_EXTRA_MS);
+    let by_latency = matches!(ask.policy, SteeringPolicy::WeightedLatency(_));
+    for candidate in candidates.iter_mut() {
+        candidate.in_band = !by_latency || candidate.latency_ms <= band_ms;
+    }
+
+    let mut order: SmallVec<[usize; 8]> =
+        (0..candidates.len()).filter(|i| candidates[*i].usable).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (precedence(ask, &candidates[*a]), precedence(ask, &candidates[*b]));
+        a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
+    });
+    set_shares(ask, candidates, first_tier, order.first().copied());
+    order.iter().map(|i| candidates[*i].region).collect()
+}
+
+/// Sorts ascending: what weighs nothing last, then by tier, then as the policy says. Equal ones
+/// keep the order of the file.
+fn precedence(ask: &Ask<'_>, candidate: &Candidate) -> (bool, u16, bool, f64) {
+    let not_wanted = candidate.weight <= 0.0;
+    let (class, rank) = match ask.policy {
+        SteeringPolicy::WeightedLatency(_) if candidate.in_band => (false, turn(ask, candidate)),
+        SteeringPolicy::WeightedLatency(_) => (true, candidate.latency_ms),
+        SteeringPolicy::Weighted(_) => (false, turn(ask, candidate)),
+        SteeringPolicy::Nearest | SteeringPolicy::Priority => (false, candidate.latency_ms),
+        SteeringPolicy::Pinned(region) => (*region != candidate.region, candidate.latency_ms),
+    };
+    // A pinned region serves whatever its tier.
+    let tier = match ask.policy {
+        SteeringPolicy::Pinned(region) if *region == candidate.region => 0,
+        _ => candidate.tier,
+    };
+    (not_wanted, tier, class, rank)
+}
+
+/// Weighted rendezvous hashing: an exponential arrival time at a rate of the region's appeal. The
+/// first to arrive wins with probability appeal ÷ sum, and one region's change moves only its own
+/// share (Thaler & Ravishankar 1998; weighted form by Schindelhauer & Schomaker 2005).
+fn turn(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
+    -candidate.draw.ln() / appeal(ask, candidate).max(f64::MIN_POSITIVE)
+}
+
+/// What a region's share is proportional to.
+fn appeal(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
+    match ask.policy {
+        SteeringPolicy::WeightedLatency(_) => {
+            let latency = candidate.latency_ms.max(LATENCY_FLOOR_MS).powi(LATENCY_EXPONENT);
+            candidate.weight * health(candidate) / latency
+        }
+        _ => candidate.weight,
+    }
+}
+
+/// The usable part of the region, 0–1; 1 while nothing is known, and when health is ignored.
+fn health(candidate: &Candidate) -> f64 {
+    if candidate.total == 0 || candidate.healthy == 0 {
+        return 1.0;
+    }
+    f64::from(candidate.healthy) / f64::from(candidate.total)
+}
+
+fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, tier: u16, winner: Option<usize>) {
+    let weighted =
+        matches!(ask.policy, SteeringPolicy::WeightedLatency(_) | SteeringPolicy::Weighted(_));
+    let takes_part = |c: &Candidate| c.usable && c.in_band && c.tier == tier && c.weight > 0.0;
+    let sum: f64 = candidates.iter().filter(|c| takes_part(c)).map(|c| appeal(ask, c)).sum();
+    if !weighted || sum <= 0.0 {
+        if let Some(winner) = winner {
+            candidates[winner].share = 1.0;
+        }
+        return;
+    }
+    for candidate in candidates.iter_mut() {
+        if takes_part(candidate) {
+            candidate.share = appeal(ask, candidate) / sum;
+        }
+    }
+}
+
+/// For whom a ranking holds: nobody's place matters where there is nothing to choose from.
+fn scope(ask: &Ask<'_>, candidates: &[Candidate], regions: &[RegionId]) -> ScopePrefix {
+    if regions.len() < 2 {
+        return ScopePrefix::EVERYONE;
+    }
+    let uses_place = !matches!(ask.policy, SteeringPolicy::Weighted(_));
+    let sharing = candidates.iter().filter(|c| c.share > 0.0).count();
+    // Where a weighted choice is not among several now, the order of the rest still is not drawn:
+    // it follows latency. `Weighted` draws its whole order.
+    let draws = sharing > 1 || matches!(ask.policy, SteeringPolicy::Weighted(_));
+    let by_place = if uses_place { ask.place.scope } else { ScopePrefix::EVERYONE };
+    let by_key = if draws { ask.place.key_scope() } else { ScopePrefix::EVERYONE };
+    by_place.max(by_key)
+}
+
+/// A number in (0, 1] drawn from the key and the region (`splitmix64` finaliser, Steele 2014).
+fn uniform(key: u64, seed: u64) -> f64 {
+    let mut z = key ^ seed.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double's mantissa exactly")]
+    let unit = ((z >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+    unit
+}

@@ -1,0 +1,55 @@
+//! Why a ranking begins as it does: the same word in logs, metric labels, headers and `explain`.
+
+use sealane_model::{RegionId, Topology};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    WeightedLatency,
+    Nearest,
+    Weighted,
+    Priority,
+    Pinned,
+    /// The policy would have chosen `from`, which is out.
+    FailedOver {
+        from: RegionId,
+    },
+    /// Only regions in hold-down are left: better than none.
+    HoldDownIgnored,
+    /// No region is usable; answered as if all were (`fail_open`).
+    AllDown,
+    /// No region is usable, and the operator wants no answer then (`no_data`).
+    NoData,
+    /// No region is usable; the operator's fallback addresses serve.
+    Fallback,
+    /// The pool has no endpoint anywhere.
+    NoMembers,
+}
+
+impl Reason {
+    /// A word for a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WeightedLatency => "weighted_latency",
+            Self::Nearest => "nearest",
+            Self::Weighted => "weighted",
+            Self::Priority => "priority",
+            Self::Pinned => "pinned",
+            Self::FailedOver { .. } => "failed_over",
+            Self::HoldDownIgnored => "hold_down_ignored",
+            Self::AllDown => "all_down",
+            Self::NoData => "no_data",
+            Self::Fallback => "fallback",
+            Self::NoMembers => "no_members",
+        }
+    }
+
+    /// The word with its particulars: `failed_over(us-east-1)`.
+    #[must_use]
+    pub fn describe(self, topology: &Topology) -> String {
+        match self {
+            Self::FailedOver { from } => format!("failed_over({})", topology.region_name(from)),
+            other => other.as_str().to_owned(),
+        }
+    }
+}
