@@ -1,2 +1,4 @@
 //! dns
-pub mod config; pub mod name; pub mod record;
+pub mod config;
+pub mod name;
+pub mod record;

@@ -1,3 +1,4 @@
 //! names
 /// stub
-#[derive(Clone, Debug)] pub struct Name;
+#[derive(Clone, Debug)]
+pub struct Name;

@@ -1,3 +1,4 @@
 //! records
 /// stub
-#[derive(Clone, Debug)] pub struct Record;
+#[derive(Clone, Debug)]
+pub struct Record;

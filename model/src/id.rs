@@ -62,14 +62,26 @@ impl IdBook {
     /// [`TooMany`] after 65,536 different region names.
     pub fn region(&mut self, name: &str) -> Result<RegionId, TooMany> {
         let next = RegionId::from_index(self.regions.len());
-        lookup(&mut self.regions, name.to_owned(), next, "region", usize::from(u16::MAX) + 1)
+        lookup(
+            &mut self.regions,
+            name.to_owned(),
+            next,
+            "region",
+            usize::from(u16::MAX) + 1,
+        )
     }
 
     /// # Errors
     /// [`TooMany`] after 65,536 different pool names.
     pub fn pool(&mut self, name: &str) -> Result<PoolId, TooMany> {
         let next = PoolId::from_index(self.pools.len());
-        lookup(&mut self.pools, name.to_owned(), next, "pool", usize::from(u16::MAX) + 1)
+        lookup(
+            &mut self.pools,
+            name.to_owned(),
+            next,
+            "pool",
+            usize::from(u16::MAX) + 1,
+        )
     }
 
     /// `name` is the endpoint's address as the operator wrote it.

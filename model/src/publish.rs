@@ -63,7 +63,10 @@ impl SnapshotReader {
 pub fn snapshot_channel(first: Snapshot) -> (SnapshotWriter, SnapshotReader) {
     let (published, watcher) = watch::channel(first.generation);
     let cell = Arc::new(ArcSwap::from_pointee(first));
-    let reader = SnapshotReader { cell: cell.clone(), published: watcher };
+    let reader = SnapshotReader {
+        cell: cell.clone(),
+        published: watcher,
+    };
     (SnapshotWriter { cell, published }, reader)
 }
 
@@ -95,5 +98,11 @@ impl ObservationSender {
 #[must_use]
 pub fn observation_channel() -> (ObservationSender, mpsc::Receiver<Observation>) {
     let (queue, receiver) = mpsc::channel(OBSERVATIONS_WAITING_MAX);
-    (ObservationSender { queue, dropped: Arc::default() }, receiver)
+    (
+        ObservationSender {
+            queue,
+            dropped: Arc::default(),
+        },
+        receiver,
+    )
 }

@@ -37,19 +37,32 @@ impl Snapshot {
             .into_iter()
             .map(|slot| slot.map(|(_, healths)| healths).unwrap_or_default())
             .collect();
-        Self { generation, published_at, topology, endpoints, members }
+        Self {
+            generation,
+            published_at,
+            topology,
+            endpoints,
+            members,
+        }
     }
 
     /// Each region of the pool with its health. Empty for a pool that is gone.
     pub fn members(&self, pool: PoolId) -> impl Iterator<Item = (&Member, &MemberHealth)> {
-        let members = self.topology.pool(pool).map_or(&[][..], |pool| &pool.members);
-        let healths = self.members.get(pool.index()).map_or(&[][..], Vec::as_slice);
+        let members = self
+            .topology
+            .pool(pool)
+            .map_or(&[][..], |pool| &pool.members);
+        let healths = self
+            .members
+            .get(pool.index())
+            .map_or(&[][..], Vec::as_slice);
         members.iter().zip(healths)
     }
 
     #[must_use]
     pub fn member(&self, pool: PoolId, region: RegionId) -> Option<(&Member, &MemberHealth)> {
-        self.members(pool).find(|(member, _)| member.region == region)
+        self.members(pool)
+            .find(|(member, _)| member.region == region)
     }
 
     #[must_use]
@@ -60,6 +73,7 @@ impl Snapshot {
     /// Total: an endpoint that this snapshot never heard of is unknown.
     #[must_use]
     pub fn verdict(&self, id: EndpointId) -> Verdict {
-        self.endpoint(id).map_or(Verdict::Unknown, |health| health.verdict)
+        self.endpoint(id)
+            .map_or(Verdict::Unknown, |health| health.verdict)
     }
 }

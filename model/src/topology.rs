@@ -23,7 +23,10 @@ impl Location {
     #[must_use]
     pub fn new(latitude: f32, longitude: f32) -> Option<Self> {
         let lawful = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
-        lawful.then_some(Self { latitude, longitude })
+        lawful.then_some(Self {
+            latitude,
+            longitude,
+        })
     }
 
     #[must_use]
@@ -44,9 +47,7 @@ impl Location {
         let half = |a: f64, b: f64| ((b - a) / 2.0).sin().powi(2);
         let (lat1, lat2) = (radians(self.latitude), radians(other.latitude));
         let h = half(lat1, lat2)
-            + lat1.cos()
-                * lat2.cos()
-                * half(radians(self.longitude), radians(other.longitude));
+            + lat1.cos() * lat2.cos() * half(radians(self.longitude), radians(other.longitude));
         2.0 * EARTH_RADIUS_KM * h.sqrt().min(1.0).asin()
     }
 }
@@ -64,7 +65,12 @@ pub struct Region {
 impl Region {
     #[must_use]
     pub fn new(id: RegionId, name: &str, location: Option<Location>) -> Self {
-        Self { id, name: name.into(), location, seed: fnv1a(name.as_bytes()) }
+        Self {
+            id,
+            name: name.into(),
+            location,
+            seed: fnv1a(name.as_bytes()),
+        }
     }
 }
 
@@ -145,7 +151,10 @@ pub struct Endpoint {
 pub enum Target {
     Address(SocketAddr),
     /// Resolved, and resolved again, by control.
-    Host { host: Arc<str>, port: u16 },
+    Host {
+        host: Arc<str>,
+        port: u16,
+    },
 }
 
 /// How HTTP is spoken to an endpoint.

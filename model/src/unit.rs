@@ -15,7 +15,11 @@ impl Weight {
     /// `None` above [`Weight::MAX`].
     #[must_use]
     pub const fn new(value: u32) -> Option<Self> {
-        if value <= Self::MAX { Some(Self(value)) } else { None }
+        if value <= Self::MAX {
+            Some(Self(value))
+        } else {
+            None
+        }
     }
 
     #[must_use]

@@ -1,2 +1,3 @@
 //! proxy
-pub mod config; pub mod tls;
+pub mod config;
+pub mod tls;

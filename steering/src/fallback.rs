@@ -22,10 +22,16 @@ pub fn usable(member: &Member, world: &Snapshot) -> Usable {
     for wanted in [is_up, Verdict::is_usable, is_on_trial] {
         let endpoints = having(wanted);
         if !endpoints.is_empty() {
-            return Usable { endpoints, ignored_health: false };
+            return Usable {
+                endpoints,
+                ignored_health: false,
+            };
         }
     }
-    Usable { endpoints: having(|_| true), ignored_health: true }
+    Usable {
+        endpoints: having(|_| true),
+        ignored_health: true,
+    }
 }
 
 const fn is_up(verdict: Verdict) -> bool {

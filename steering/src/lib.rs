@@ -3,6 +3,7 @@
 //! Proxy, DNS and the admin API's `explain` call the same [`rank`], so they cannot disagree.
 //! Same place, policy, world and key give the same ranking on every node. Read [`mod@rank`] first.
 
+pub mod explain;
 pub mod fallback;
 pub mod geo;
 pub mod place;
@@ -10,6 +11,7 @@ pub mod policy;
 pub mod rank;
 pub mod reason;
 
+pub use explain::Decision;
 pub use fallback::{Usable, usable};
 pub use geo::{GeoError, GeoOverride, GeoTable, Located};
 pub use place::{ClientPlace, How};

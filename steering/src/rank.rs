@@ -57,7 +57,10 @@ pub fn rank(ask: &Ask<'_>, world: &Snapshot) -> Ranking {
 #[must_use]
 pub fn explain(ask: &Ask<'_>, world: &Snapshot) -> Explanation {
     let (ranking, candidates) = evaluate(ask, world);
-    Explanation { ranking, candidates: candidates.into_vec() }
+    Explanation {
+        ranking,
+        candidates: candidates.into_vec(),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -131,17 +134,31 @@ const FAR_AWAY_MS: f64 = 1_000.0;
 type Candidates = SmallVec<[Candidate; 8]>;
 
 fn evaluate(ask: &Ask<'_>, world: &Snapshot) -> (Ranking, Candidates) {
-    let mut candidates: Candidates =
-        world.members(ask.pool).map(|(member, health)| weigh(ask, world, member, health)).collect();
+    let mut candidates: Candidates = world
+        .members(ask.pool)
+        .map(|(member, health)| weigh(ask, world, member, health))
+        .collect();
     let suspect = world.members(ask.pool).any(|(_, health)| health.suspect);
 
-    let wished = order(ask, &mut candidates, |c| c.standing != Standing::Out(OutReason::Empty));
+    let wished = order(ask, &mut candidates, |c| {
+        c.standing != Standing::Out(OutReason::Empty)
+    });
     let (regions, reason) = among_usable(ask, world, &mut candidates, wished.first().copied());
     for candidate in &mut candidates {
-        candidate.position = regions.iter().position(|region| *region == candidate.region);
+        candidate.position = regions
+            .iter()
+            .position(|region| *region == candidate.region);
     }
     let scope = scope(ask, &candidates, &regions);
-    (Ranking { regions, reason, scope, suspect }, candidates)
+    (
+        Ranking {
+            regions,
+            reason,
+            scope,
+            suspect,
+        },
+        candidates,
+    )
 }
 
 fn among_usable(
@@ -155,8 +172,11 @@ fn among_usable(
     };
     let usable = order(ask, candidates, |c| c.standing == Standing::In);
     if let Some(first) = usable.first() {
-        let reason =
-            if *first == wished { by_policy(ask) } else { Reason::FailedOver { from: wished } };
+        let reason = if *first == wished {
+            by_policy(ask)
+        } else {
+            Reason::FailedOver { from: wished }
+        };
         return (usable, reason);
     }
     let held = |c: &Candidate| matches!(c.standing, Standing::Out(OutReason::HoldDown { .. }));
@@ -164,7 +184,11 @@ fn among_usable(
     if !well_but_held.is_empty() {
         return (well_but_held, Reason::HoldDownIgnored);
     }
-    match world.topology.pool(ask.pool).map(|pool| &pool.failover.all_down) {
+    match world
+        .topology
+        .pool(ask.pool)
+        .map(|pool| &pool.failover.all_down)
+    {
         Some(AllDown::NoData) => (SmallVec::new(), Reason::NoData),
         Some(AllDown::Fallback(_)) => (SmallVec::new(), Reason::Fallback),
         Some(AllDown::FailOpen) | None => (fail_open(ask, candidates), Reason::AllDown),
@@ -173,9 +197,14 @@ fn among_usable(
 
 /// As if all were well; what the operator took out comes last even then.
 fn fail_open(ask: &Ask<'_>, candidates: &mut Candidates) -> SmallVec<[RegionId; 8]> {
-    let mut regions = order(ask, candidates, |c| c.standing == Standing::Out(OutReason::Failed));
+    let mut regions = order(ask, candidates, |c| {
+        c.standing == Standing::Out(OutReason::Failed)
+    });
     let by_operator = |c: &Candidate| {
-        matches!(c.standing, Standing::Out(OutReason::FailedOver | OutReason::Draining))
+        matches!(
+            c.standing,
+            Standing::Out(OutReason::FailedOver | OutReason::Draining)
+        )
     };
     if regions.is_empty() {
         regions = order(ask, candidates, by_operator);
@@ -197,7 +226,10 @@ fn weigh(ask: &Ask<'_>, world: &Snapshot, member: &Member, health: &MemberHealth
     let (latency_ms, basis) = latency(ask.place, world, member.region, health);
     let policy_weight = f64::from(ask.policy.weight(member.region).get());
     let weight = f64::from(member.weight.get()) * policy_weight;
-    let seed = world.topology.region(member.region).map_or(0, |region| region.seed);
+    let seed = world
+        .topology
+        .region(member.region)
+        .map_or(0, |region| region.seed);
     Candidate {
         region: member.region,
         standing: health.standing,
@@ -233,9 +265,10 @@ fn latency(
     let location_of = |id: RegionId| world.topology.region(id).and_then(|r| r.location);
     let from: Option<Location> = place.region.and_then(location_of).or(place.location);
     match (from, location_of(region)) {
-        (Some(from), Some(to)) => {
-            (from.kilometres_to(to) * RTT_MS_PER_KM + excess, LatencyBasis::Distance)
-        }
+        (Some(from), Some(to)) => (
+            from.kilometres_to(to) * RTT_MS_PER_KM + excess,
+            LatencyBasis::Distance,
+        ),
         (Some(_), None) => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
         (None, _) if place.region.is_some() => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
         (None, _) => match health.rtt {
@@ -260,7 +293,10 @@ fn order(
             first_tier = first_tier.min(candidate.tier);
         }
     }
-    for candidate in candidates.iter().filter(|c| c.usable && c.tier == first_tier) {
+    for candidate in candidates
+        .iter()
+        .filter(|c| c.usable && c.tier == first_tier)
+    {
         if candidate.weight > 0.0 {
             best_ms = best_ms.min(candidate.latency_ms);
         }
@@ -271,10 +307,14 @@ fn order(
         candidate.in_band = !by_latency || candidate.latency_ms <= band_ms;
     }
 
-    let mut order: SmallVec<[usize; 8]> =
-        (0..candidates.len()).filter(|i| candidates[*i].usable).collect();
+    let mut order: SmallVec<[usize; 8]> = (0..candidates.len())
+        .filter(|i| candidates[*i].usable)
+        .collect();
     order.sort_by(|a, b| {
-        let (a, b) = (precedence(ask, &candidates[*a]), precedence(ask, &candidates[*b]));
+        let (a, b) = (
+            precedence(ask, &candidates[*a]),
+            precedence(ask, &candidates[*b]),
+        );
         a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
     });
     set_shares(ask, candidates, first_tier, order.first().copied());
@@ -311,7 +351,10 @@ fn turn(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
 fn appeal(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
     match ask.policy {
         SteeringPolicy::WeightedLatency(_) => {
-            let latency = candidate.latency_ms.max(LATENCY_FLOOR_MS).powi(LATENCY_EXPONENT);
+            let latency = candidate
+                .latency_ms
+                .max(LATENCY_FLOOR_MS)
+                .powi(LATENCY_EXPONENT);
             candidate.weight * health(candidate) / latency
         }
         _ => candidate.weight,
@@ -327,10 +370,16 @@ fn health(candidate: &Candidate) -> f64 {
 }
 
 fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, tier: u16, winner: Option<usize>) {
-    let weighted =
-        matches!(ask.policy, SteeringPolicy::WeightedLatency(_) | SteeringPolicy::Weighted(_));
+    let weighted = matches!(
+        ask.policy,
+        SteeringPolicy::WeightedLatency(_) | SteeringPolicy::Weighted(_)
+    );
     let takes_part = |c: &Candidate| c.usable && c.in_band && c.tier == tier && c.weight > 0.0;
-    let sum: f64 = candidates.iter().filter(|c| takes_part(c)).map(|c| appeal(ask, c)).sum();
+    let sum: f64 = candidates
+        .iter()
+        .filter(|c| takes_part(c))
+        .map(|c| appeal(ask, c))
+        .sum();
     if !weighted || sum <= 0.0 {
         if let Some(winner) = winner {
             candidates[winner].share = 1.0;
@@ -354,8 +403,16 @@ fn scope(ask: &Ask<'_>, candidates: &[Candidate], regions: &[RegionId]) -> Scope
     // Where a weighted choice is not among several now, the order of the rest still is not drawn:
     // it follows latency. `Weighted` draws its whole order.
     let draws = sharing > 1 || matches!(ask.policy, SteeringPolicy::Weighted(_));
-    let by_place = if uses_place { ask.place.scope } else { ScopePrefix::EVERYONE };
-    let by_key = if draws { ask.place.key_scope() } else { ScopePrefix::EVERYONE };
+    let by_place = if uses_place {
+        ask.place.scope
+    } else {
+        ScopePrefix::EVERYONE
+    };
+    let by_key = if draws {
+        ask.place.key_scope()
+    } else {
+        ScopePrefix::EVERYONE
+    };
     by_place.max(by_key)
 }
 
@@ -365,7 +422,10 @@ fn uniform(key: u64, seed: u64) -> f64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^= z >> 31;
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double's mantissa exactly")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "53 bits fit a double's mantissa exactly"
+    )]
     let unit = ((z >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
     unit
 }
