@@ -1,0 +1,116 @@
+//! The numbers of the DNS wire format that this crate knows, by name. Holds no logic.
+
+/// Record and question types (IANA "DNS Parameters", Resource Record TYPEs).
+pub mod rtype {
+    pub const A: u16 = 1;
+    pub const NS: u16 = 2;
+    pub const CNAME: u16 = 5;
+    pub const SOA: u16 = 6;
+    pub const PTR: u16 = 12;
+    pub const HINFO: u16 = 13;
+    pub const MX: u16 = 15;
+    pub const TXT: u16 = 16;
+    pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
+    pub const DS: u16 = 43;
+    pub const OPT: u16 = 41;
+    pub const IXFR: u16 = 251;
+    pub const AXFR: u16 = 252;
+    pub const ANY: u16 = 255;
+    pub const CAA: u16 = 257;
+
+    /// Types that ask for something other than data of a name: 128–255 but for ANY, and OPT
+    /// (RFC 6895 §3.1).
+    #[must_use]
+    pub const fn is_meta(rtype: u16) -> bool {
+        (rtype >= 128 && rtype < 255) || rtype == OPT || rtype == 0
+    }
+
+    /// A word for the types that have one here; the rest share `other`, so that a stranger cannot
+    /// make labels.
+    #[must_use]
+    pub const fn name(rtype: u16) -> &'static str {
+        match rtype {
+            A => "A",
+            NS => "NS",
+            CNAME => "CNAME",
+            SOA => "SOA",
+            PTR => "PTR",
+            HINFO => "HINFO",
+            MX => "MX",
+            TXT => "TXT",
+            AAAA => "AAAA",
+            SRV => "SRV",
+            DS => "DS",
+            ANY => "ANY",
+            CAA => "CAA",
+            _ => "other",
+        }
+    }
+}
+
+/// Response codes (RFC 1035 §4.1.1; BADVERS: RFC 6891 §9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Rcode {
+    NoError = 0,
+    FormErr = 1,
+    ServFail = 2,
+    NxDomain = 3,
+    NotImp = 4,
+    Refused = 5,
+    BadVers = 16,
+}
+
+impl Rcode {
+    /// All of them, in the order of [`Rcode::index`].
+    pub const ALL: [Self; 7] = [
+        Self::NoError,
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::BadVers,
+    ];
+
+    /// The code's place in a table of counters.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::BadVers => 6,
+            other => other as usize,
+        }
+    }
+
+    /// The lower four bits, which stand in the header.
+    #[must_use]
+    pub const fn low(self) -> u8 {
+        (self as u16 & 0x0f) as u8
+    }
+
+    /// The upper eight bits, which stand in OPT (RFC 6891 §6.1.3).
+    #[must_use]
+    pub const fn extended(self) -> u8 {
+        (self as u16 >> 4) as u8
+    }
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoError => "noerror",
+            Self::FormErr => "formerr",
+            Self::ServFail => "servfail",
+            Self::NxDomain => "nxdomain",
+            Self::NotImp => "notimp",
+            Self::Refused => "refused",
+            Self::BadVers => "badvers",
+        }
+    }
+}
+
+pub const CLASS_IN: u16 = 1;
+pub const HEADER_LEN: usize = 12;
+/// The longest name on the wire, its root label included (RFC 1035 §2.3.4).
+pub const NAME_MAX: usize = 255;
+pub const LABEL_MAX: usize = 63;
