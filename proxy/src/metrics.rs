@@ -1,0 +1,301 @@
+//! The names, units and labels of this crate's metrics, and handles to those on the request path.
+//!
+//! Label values are names from the configuration or words of an enum, so their number is bounded by
+//! the file. Counts nothing itself: `http::outcome`, the listeners and the connection pools do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use http::StatusCode;
+use metrics::{
+    Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
+};
+use sealane_model::{Failure, RegionId};
+use sealane_steering::Reason;
+
+use crate::http::retry::GiveUp;
+
+/// Says what each metric of the proxy means. Called once, after the recorder is installed.
+pub fn describe() {
+    describe_requests();
+    describe_attempts();
+    describe_connections();
+}
+
+fn describe_requests() {
+    describe_counter!(
+        "proxy_requests_total",
+        Unit::Count,
+        "Requests finished, by route and class: 1xx to 5xx of the answer sent, or aborted where \
+         the client left before the answer's head"
+    );
+    describe_histogram!(
+        "proxy_request_seconds",
+        Unit::Seconds,
+        "From a request's head to its last byte answered, by route"
+    );
+    describe_counter!(
+        "proxy_received_bytes_total",
+        Unit::Bytes,
+        "Bytes of request bodies read from clients, by route"
+    );
+    describe_counter!(
+        "proxy_sent_bytes_total",
+        Unit::Bytes,
+        "Bytes of answer bodies sent to clients, by route"
+    );
+    describe_counter!(
+        "proxy_refusals_total",
+        Unit::Count,
+        "Requests that Sealane itself answered with an error, by kind"
+    );
+}
+
+fn describe_attempts() {
+    describe_counter!(
+        "proxy_attempts_total",
+        Unit::Count,
+        "Attempts at endpoints, by route, region and the reason for choosing the region"
+    );
+    describe_counter!(
+        "proxy_attempt_failures_total",
+        Unit::Count,
+        "Attempts that failed before the answer's end, by route and cause"
+    );
+    describe_counter!(
+        "proxy_retries_total",
+        Unit::Count,
+        "Further attempts, by route and what failed before"
+    );
+    describe_counter!(
+        "proxy_retry_refusals_total",
+        Unit::Count,
+        "Failed attempts that were not followed by another one, by route and why"
+    );
+    describe_counter!(
+        "proxy_upstream_connects_total",
+        Unit::Count,
+        "Connections opened to endpoints, by pool"
+    );
+    describe_counter!(
+        "proxy_upstream_reuses_total",
+        Unit::Count,
+        "Attempts that went over a connection that was already open, by pool"
+    );
+}
+
+fn describe_connections() {
+    describe_gauge!(
+        "proxy_connections",
+        Unit::Count,
+        "Client connections open now, by listener"
+    );
+    describe_counter!(
+        "proxy_accepts_total",
+        Unit::Count,
+        "Client connections accepted, by listener"
+    );
+    describe_counter!(
+        "proxy_accept_failures_total",
+        Unit::Count,
+        "Connections that could not be accepted, by listener and cause: os (out of descriptors \
+         and the like) or limit (closed at once, too many are open)"
+    );
+    describe_counter!(
+        "proxy_handshake_failures_total",
+        Unit::Count,
+        "TLS handshakes that failed or took too long, by listener"
+    );
+}
+
+/// A request ended with Sealane's own answer. `kind`: a word of an enum.
+pub(crate) fn refused(kind: &'static str) {
+    counter!("proxy_refusals_total", "kind" => kind).increment(1);
+}
+
+/// What one route counts; shared by all workers.
+pub(crate) struct RouteMetrics {
+    route: SharedString,
+    by_class: [Counter; Class::ALL.len()],
+    seconds: Histogram,
+    received: Counter,
+    sent: Counter,
+    retry_refusals: [Counter; GiveUp::ALL.len()],
+    /// At most one for each region and reason.
+    attempts: DashMap<(RegionId, &'static str), Counter>,
+}
+
+impl RouteMetrics {
+    /// The same name gives handles to the same numbers, also after a reload.
+    pub(crate) fn new(route: &Arc<str>) -> Self {
+        let label = || SharedString::from(Arc::clone(route));
+        Self {
+            route: label(),
+            by_class: Class::ALL.map(
+                |class| counter!("proxy_requests_total", "route" => label(), "class" => class.as_str()),
+            ),
+            seconds: histogram!("proxy_request_seconds", "route" => label()),
+            received: counter!("proxy_received_bytes_total", "route" => label()),
+            sent: counter!("proxy_sent_bytes_total", "route" => label()),
+            retry_refusals: GiveUp::ALL.map(
+                |why| counter!("proxy_retry_refusals_total", "route" => label(), "why" => why.as_str()),
+            ),
+            attempts: DashMap::new(),
+        }
+    }
+
+    /// `status`: of the answer whose head was sent, `None` if the client left before. Bytes are
+    /// those of the bodies.
+    pub(crate) fn request(
+        &self,
+        status: Option<StatusCode>,
+        took: Duration,
+        received: u64,
+        sent: u64,
+    ) {
+        self.by_class[Class::of(status) as usize].increment(1);
+        self.seconds.record(took);
+        self.received.increment(received);
+        self.sent.increment(sent);
+    }
+
+    pub(crate) fn attempt(&self, region: RegionId, region_name: &Arc<str>, reason: Reason) {
+        let key = (region, reason.as_str());
+        if let Some(known) = self.attempts.get(&key) {
+            return known.increment(1);
+        }
+        let attempts = counter!(
+            "proxy_attempts_total",
+            "route" => self.route.clone(),
+            "region" => Arc::clone(region_name),
+            "reason" => reason.as_str()
+        );
+        attempts.increment(1);
+        self.attempts.insert(key, attempts);
+    }
+
+    pub(crate) fn attempt_failed(&self, cause: &Failure) {
+        let (route, cause) = (self.route.clone(), cause.as_str());
+        counter!("proxy_attempt_failures_total", "route" => route, "cause" => cause).increment(1);
+    }
+
+    pub(crate) fn retried(&self, after: &Failure) {
+        let (route, cause) = (self.route.clone(), after.as_str());
+        counter!("proxy_retries_total", "route" => route, "cause" => cause).increment(1);
+    }
+
+    pub(crate) fn not_retried(&self, why: GiveUp) {
+        self.retry_refusals[why as usize].increment(1);
+    }
+}
+
+impl std::fmt::Debug for RouteMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RouteMetrics")
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Informational,
+    Success,
+    Redirection,
+    ClientError,
+    ServerError,
+    Aborted,
+}
+
+impl Class {
+    const ALL: [Self; 6] = [
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Aborted,
+    ];
+
+    fn of(status: Option<StatusCode>) -> Self {
+        match status.map(|status| status.as_u16() / 100) {
+            None => Self::Aborted,
+            Some(0 | 1) => Self::Informational,
+            Some(2) => Self::Success,
+            Some(3) => Self::Redirection,
+            Some(4) => Self::ClientError,
+            // RFC 9110 §15: a status above 599 is to be treated as a server error.
+            Some(_) => Self::ServerError,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// What one listener counts; shared by all workers, survives reloads by its name.
+#[derive(Clone)]
+pub(crate) struct ListenerMetrics {
+    pub(crate) accepts: Counter,
+    /// Incremented when a connection is accepted, decremented when it ends.
+    pub(crate) connections: Gauge,
+    pub(crate) handshake_failures: Counter,
+    /// The operating system gave no connection: out of descriptors and the like.
+    pub(crate) accept_failures: Counter,
+    /// Closed at once: as many connections as the limits allow were open.
+    pub(crate) over_limit: Counter,
+}
+
+impl ListenerMetrics {
+    pub(crate) fn new(listener: &Arc<str>) -> Self {
+        let label = || SharedString::from(Arc::clone(listener));
+        let failures = |cause: &'static str| counter!("proxy_accept_failures_total", "listener" => label(), "cause" => cause);
+        Self {
+            accepts: counter!("proxy_accepts_total", "listener" => label()),
+            connections: gauge!("proxy_connections", "listener" => label()),
+            handshake_failures: counter!("proxy_handshake_failures_total", "listener" => label()),
+            accept_failures: failures("os"),
+            over_limit: failures("limit"),
+        }
+    }
+}
+
+impl std::fmt::Debug for ListenerMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerMetrics").finish_non_exhaustive()
+    }
+}
+
+/// What the connections to one pool's endpoints count.
+#[derive(Clone)]
+pub(crate) struct PoolMetrics {
+    pub(crate) connects: Counter,
+    pub(crate) reuses: Counter,
+}
+
+impl PoolMetrics {
+    pub(crate) fn new(pool: &Arc<str>) -> Self {
+        let label = || SharedString::from(Arc::clone(pool));
+        Self {
+            connects: counter!("proxy_upstream_connects_total", "pool" => label()),
+            reuses: counter!("proxy_upstream_reuses_total", "pool" => label()),
+        }
+    }
+}
+
+impl std::fmt::Debug for PoolMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolMetrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,12 @@
+//! Where an attempt goes: which region and endpoint, how loaded they are, what retrying may cost.
+//!
+//! Pure policies and counters shared by all workers; opens no connection and reads no clock.
+//! Read [`select`] first.
+
+pub(crate) mod balance;
+pub(crate) mod budget;
+pub(crate) mod load;
+pub(crate) mod select;
+
+pub(crate) use load::{LoadGuard, LoadTable};
+pub(crate) use select::{NoEndpoint, SelectAsk, Selected, select};

@@ -1,0 +1,284 @@
+//! Which endpoint serves this attempt: first the region, then one endpoint in it.
+//!
+//! Called once per attempt. Reads one [`Snapshot`] and the load table; writes nothing, never
+//! waits. How regions are ordered is not decided here: see [`sealane_steering::rank`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sealane_model::{
+    Endpoint, EndpointId, EndpointProtocol, EndpointTls, Member, OutReason, PoolId, RegionId,
+    Snapshot, Standing, Target, Verdict, Weight,
+};
+use sealane_steering::{Ask, ClientPlace, Ranking, Reason, SteeringPolicy, rank, usable};
+use smallvec::SmallVec;
+
+use super::balance;
+use super::load::LoadTable;
+
+/// Failed attempts in one region after which the next region of the ranking is tried: two failed
+/// endpoints say more about the region than about themselves.
+pub(crate) const TRIES_PER_REGION: usize = 2;
+
+/// What an attempt's choice depends on besides the world and the loads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SelectAsk<'a> {
+    pub(crate) pool: PoolId,
+    pub(crate) policy: &'a SteeringPolicy,
+    pub(crate) place: &'a ClientPlace,
+    /// The same for all attempts of one request, so that they see the same ranking.
+    pub(crate) key: u64,
+    /// A fresh one for each attempt.
+    pub(crate) random: u64,
+    /// Where the request's earlier attempts went, the first one first.
+    pub(crate) tried: &'a [(RegionId, EndpointId)],
+}
+
+/// All that an attempt must know of its endpoint; holds no snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Selected {
+    pub(crate) pool: PoolId,
+    pub(crate) pool_name: Arc<str>,
+    pub(crate) region: RegionId,
+    pub(crate) region_name: Arc<str>,
+    pub(crate) endpoint: EndpointId,
+    /// As the operator wrote it.
+    pub(crate) name: Arc<str>,
+    pub(crate) address: SocketAddr,
+    pub(crate) protocol: EndpointProtocol,
+    pub(crate) tls: Option<EndpointTls>,
+    pub(crate) reason: Reason,
+    /// No endpoint of the region is well: one was chosen all the same.
+    pub(crate) ignored_health: bool,
+}
+
+/// Why no endpoint can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoEndpoint {
+    /// No region is usable, and the operator wants a refusal then.
+    #[error("no region is usable")]
+    NoData,
+    #[error("the pool has no endpoints")]
+    NoMembers,
+    /// Host names only, none of which has resolved yet.
+    #[error("no endpoint's host name is resolved")]
+    Unresolved,
+    #[error("every endpoint was tried")]
+    AllTried,
+}
+
+/// The order of trying: the best region's endpoints, then, once [`TRIES_PER_REGION`] of them
+/// failed, the next region's; at last whatever was not tried yet.
+pub(crate) fn select(
+    world: &Snapshot,
+    loads: &LoadTable,
+    ask: &SelectAsk<'_>,
+) -> Result<Selected, NoEndpoint> {
+    let ranking = rank(&ask.steering(), world);
+    let Some(best) = ranking.first() else {
+        return Err(match ranking.reason {
+            Reason::NoMembers => NoEndpoint::NoMembers,
+            _ => NoEndpoint::NoData,
+        });
+    };
+    let choice = by_ranking(world, loads, ask, &ranking)
+        .or_else(|| last_resort(world, loads, ask, &ranking))
+        .ok_or_else(|| why_none(world, ask, &ranking))?;
+    let reason = if choice.endpoint.region == best {
+        ranking.reason
+    } else {
+        Reason::FailedOver { from: best }
+    };
+    Ok(choice.selected(world, reason))
+}
+
+impl<'a> SelectAsk<'a> {
+    fn steering(&self) -> Ask<'a> {
+        Ask {
+            pool: self.pool,
+            policy: self.policy,
+            place: self.place,
+            key: self.key,
+        }
+    }
+
+    fn was_tried(&self, endpoint: EndpointId) -> bool {
+        self.tried.iter().any(|(_, tried)| *tried == endpoint)
+    }
+
+    fn tries_in(&self, region: RegionId) -> usize {
+        let here = self.tried.iter().filter(|(tried, _)| *tried == region);
+        here.count()
+    }
+}
+
+/// The first ranked region that has a usable endpoint left and is not given up.
+fn by_ranking<'w>(
+    world: &'w Snapshot,
+    loads: &LoadTable,
+    ask: &SelectAsk<'_>,
+    ranking: &Ranking,
+) -> Option<Choice<'w>> {
+    let mut regions = ranking
+        .regions()
+        .filter(|region| ask.tries_in(*region) < TRIES_PER_REGION);
+    regions.find_map(|region| {
+        let (member, _) = world.member(ask.pool, region)?;
+        let usable = usable(member, world);
+        let choice = choose(world, loads, ask, region, &usable.endpoints)?;
+        Some(Choice {
+            ignored_health: usable.ignored_health,
+            ..choice
+        })
+    })
+}
+
+/// Any endpoint that was not tried: of the ranked regions first, then of those that failed. What
+/// the operator drains or moved away stays out.
+fn last_resort<'w>(
+    world: &'w Snapshot,
+    loads: &LoadTable,
+    ask: &SelectAsk<'_>,
+    ranking: &Ranking,
+) -> Option<Choice<'w>> {
+    let ranked = ranking.regions();
+    let failed = world
+        .members(ask.pool)
+        .filter(|(_, health)| {
+            matches!(
+                health.standing,
+                Standing::Out(OutReason::Failed | OutReason::HoldDown { .. })
+            )
+        })
+        .map(|(member, _)| member.region);
+    ranked.chain(failed).find_map(|region| {
+        let (member, _) = world.member(ask.pool, region)?;
+        let choice = choose(world, loads, ask, region, &undrained(member, world))?;
+        Some(Choice {
+            ignored_health: !world.verdict(choice.endpoint.id).is_usable(),
+            ..choice
+        })
+    })
+}
+
+fn undrained(member: &Member, world: &Snapshot) -> SmallVec<[EndpointId; 16]> {
+    let all = member.endpoints.iter().copied();
+    all.filter(|id| world.verdict(*id) != Verdict::Draining)
+        .collect()
+}
+
+struct Choice<'w> {
+    endpoint: &'w Endpoint,
+    address: SocketAddr,
+    ignored_health: bool,
+}
+
+/// One of these endpoints: not tried, with an address, and if possible in an az that no attempt
+/// went to yet.
+fn choose<'w>(
+    world: &'w Snapshot,
+    loads: &LoadTable,
+    ask: &SelectAsk<'_>,
+    region: RegionId,
+    among: &[EndpointId],
+) -> Option<Choice<'w>> {
+    let mut open: Candidates = SmallVec::new();
+    let mut elsewhere: Candidates = SmallVec::new();
+    for id in among {
+        let Some(endpoint) = world.topology.endpoint(*id) else {
+            continue;
+        };
+        if ask.was_tried(*id) || !has_address(world, endpoint) {
+            continue;
+        }
+        open.push((*id, endpoint.weight));
+        if ask.tries_in(region) > 0 && is_elsewhere(world, ask, endpoint) {
+            elsewhere.push((*id, endpoint.weight));
+        }
+    }
+    let candidates = if elsewhere.is_empty() {
+        open
+    } else {
+        elsewhere
+    };
+    let picked = balance::pick(&candidates, ask.random, |id| loads.in_flight(id))?;
+    let endpoint = world.topology.endpoint(picked)?;
+    Some(Choice {
+        endpoint,
+        address: address(world, endpoint, ask.random)?,
+        ignored_health: false,
+    })
+}
+
+type Candidates = SmallVec<[(EndpointId, Weight); 16]>;
+
+/// Its az is known, and no attempt in its region went there.
+fn is_elsewhere(world: &Snapshot, ask: &SelectAsk<'_>, endpoint: &Endpoint) -> bool {
+    let Some(az) = &endpoint.az else {
+        return false;
+    };
+    let here = ask
+        .tried
+        .iter()
+        .filter(|(region, _)| *region == endpoint.region);
+    let mut azs = here.filter_map(|(_, id)| world.topology.endpoint(*id)?.az.as_ref());
+    !azs.any(|tried| tried == az)
+}
+
+fn has_address(world: &Snapshot, endpoint: &Endpoint) -> bool {
+    address(world, endpoint, 0).is_some()
+}
+
+/// One of the addresses that it has now. A literal address needs no word from control.
+fn address(world: &Snapshot, endpoint: &Endpoint, random: u64) -> Option<SocketAddr> {
+    let known = world
+        .endpoint(endpoint.id)
+        .map_or(&[][..], |health| &health.addresses);
+    if known.is_empty() {
+        return match endpoint.target {
+            Target::Address(address) => Some(address),
+            Target::Host { .. } => None,
+        };
+    }
+    // The high half: the low one took part in picking the endpoint.
+    let at = (random >> 32) % known.len() as u64;
+    known.get(usize::try_from(at).ok()?).copied()
+}
+
+fn why_none(world: &Snapshot, ask: &SelectAsk<'_>, ranking: &Ranking) -> NoEndpoint {
+    if !ask.tried.is_empty() {
+        return NoEndpoint::AllTried;
+    }
+    let mut members = ranking
+        .regions()
+        .filter_map(|region| world.member(ask.pool, region));
+    if members.any(|(member, _)| !member.endpoints.is_empty()) {
+        return NoEndpoint::Unresolved;
+    }
+    NoEndpoint::NoMembers
+}
+
+impl Choice<'_> {
+    fn selected(self, world: &Snapshot, reason: Reason) -> Selected {
+        let endpoint = self.endpoint;
+        let name_of_region = world.topology.region(endpoint.region);
+        let name_of_pool = world.topology.pool(endpoint.pool);
+        Selected {
+            pool: endpoint.pool,
+            pool_name: name_of_pool.map_or_else(nameless, |pool| Arc::clone(&pool.name)),
+            region: endpoint.region,
+            region_name: name_of_region.map_or_else(nameless, |region| Arc::clone(&region.name)),
+            endpoint: endpoint.id,
+            name: Arc::clone(&endpoint.name),
+            address: self.address,
+            protocol: endpoint.protocol,
+            tls: endpoint.tls.clone(),
+            reason,
+            ignored_health: self.ignored_health,
+        }
+    }
+}
+
+fn nameless() -> Arc<str> {
+    Arc::from("?")
+}
