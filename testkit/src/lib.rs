@@ -5,6 +5,7 @@
 
 pub mod endpoint;
 pub mod http1;
+pub mod mmdb;
 pub mod websocket;
 pub mod world;
 
