@@ -1,6 +1,20 @@
-//! Zones: checked for mistakes and compiled into what answers are made from.
+//! Zones: checked for mistakes, and compiled into a table that answers are copied from.
+//!
+//! All work is done when rules are loaded; nothing here changes afterwards. Knows nothing of
+//! questions: see [`crate::lookup`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use sealane_model::{PoolId, Ttl};
+use sealane_steering::SteeringPolicy;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::config;
+use crate::name::{Name, parent};
+use crate::record::Record;
+use crate::wire::{CLASS_IN, rtype};
 
 /// What [`check`] found in a zone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,8 +25,660 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
+/// Looks for what a zone must not have, and for what is hardly meant.
 #[must_use]
 pub fn check(zone: &config::Zone) -> Findings {
-    let _ = zone;
-    Findings::default()
+    let mut findings = Findings::default();
+    let mut types: BTreeMap<&Name, Vec<u16>> = BTreeMap::new();
+    for record in &zone.records {
+        types.entry(&record.owner).or_default().push(record.rtype);
+    }
+    check_owners(zone, &mut findings);
+    check_neighbours(zone, &types, &mut findings);
+    check_steered(zone, &types, &mut findings);
+    check_delegations(zone, &types, &mut findings);
+    check_servers(zone, &types, &mut findings);
+    findings
+}
+
+fn check_owners(zone: &config::Zone, findings: &mut Findings) {
+    let static_owners = zone.records.iter().map(|record| &record.owner);
+    let steered_owners = zone.steered.iter().map(|steered| &steered.owner);
+    let outside: BTreeSet<_> = static_owners
+        .chain(steered_owners)
+        .filter(|owner| !owner.is_at_or_below(&zone.apex))
+        .collect();
+    for owner in outside {
+        let text = format!("{owner} lies outside of the zone {}", zone.apex);
+        findings.mistakes.push(text);
+    }
+    if zone.records.iter().any(|record| record.rtype == rtype::SOA) {
+        let text = format!("the zone {} has an SOA among its records", zone.apex);
+        findings.mistakes.push(text);
+    }
+}
+
+fn check_neighbours(
+    zone: &config::Zone,
+    types: &BTreeMap<&Name, Vec<u16>>,
+    findings: &mut Findings,
+) {
+    for (owner, types) in types {
+        if !types.contains(&rtype::CNAME) {
+            continue;
+        }
+        if **owner == zone.apex {
+            findings.mistakes.push(format!(
+                "{owner} is the zone's own name, which has an SOA; a CNAME stands alone"
+            ));
+        } else if types.len() > 1 {
+            findings.mistakes.push(format!(
+                "{owner} has a CNAME and other records; a CNAME stands alone"
+            ));
+        }
+    }
+}
+
+fn check_steered(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for steered in &zone.steered {
+        let owner = &steered.owner;
+        if !seen.insert(owner) {
+            findings.mistakes.push(format!("{owner} is steered twice"));
+        }
+        if owner.is_wildcard() {
+            findings.mistakes.push(format!(
+                "{owner}: a wildcard cannot be steered; give each name its entry, or point the wildcard's CNAME to one"
+            ));
+        }
+        for (kind, word) in [
+            (rtype::A, "A"),
+            (rtype::AAAA, "AAAA"),
+            (rtype::CNAME, "CNAME"),
+        ] {
+            if types.get(owner).is_some_and(|types| types.contains(&kind)) {
+                findings.mistakes.push(format!(
+                    "{owner} is steered and has a static {word} record; one must go"
+                ));
+            }
+        }
+    }
+}
+
+fn check_delegations(
+    zone: &config::Zone,
+    types: &BTreeMap<&Name, Vec<u16>>,
+    findings: &mut Findings,
+) {
+    let has_ns = |name: &Name| {
+        types
+            .get(name)
+            .is_some_and(|types| types.contains(&rtype::NS))
+    };
+    let cut_above = |name: &Name| {
+        let mut name = name.clone();
+        while name != zone.apex {
+            if has_ns(&name) {
+                return Some(name);
+            }
+            name = name.parent()?;
+        }
+        None
+    };
+    for steered in &zone.steered {
+        if let Some(cut) = cut_above(&steered.owner) {
+            findings.mistakes.push(format!(
+                "{} is steered, but {cut} is delegated to other servers by its NS records",
+                steered.owner
+            ));
+        }
+    }
+    for (owner, types) in types {
+        let Some(cut) = cut_above(owner) else {
+            continue;
+        };
+        let allowed = |kind: &u16| {
+            let glue = matches!(*kind, rtype::A | rtype::AAAA);
+            let at_cut = **owner == cut && *kind == rtype::NS;
+            glue || at_cut
+        };
+        if !types.iter().all(allowed) {
+            findings.warnings.push(format!(
+                "{owner} has records that are never answered: {cut} is delegated by its NS records"
+            ));
+        }
+    }
+}
+
+fn check_servers(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, findings: &mut Findings) {
+    let apex_types = types.get(&zone.apex);
+    if !apex_types.is_some_and(|types| types.contains(&rtype::NS)) {
+        findings.warnings.push(format!(
+            "the zone {} has no NS record at its own name; some resolvers will not trust it",
+            zone.apex
+        ));
+    }
+    for record in &zone.records {
+        let Some(target) = record.target().filter(|_| record.rtype == rtype::NS) else {
+            continue;
+        };
+        if !target.is_at_or_below(&zone.apex) {
+            continue;
+        }
+        let steered = zone.steered.iter().any(|steered| steered.owner == target);
+        let types = types.get(&target).map(Vec::as_slice).unwrap_or_default();
+        if types.contains(&rtype::CNAME) {
+            findings.mistakes.push(format!(
+                "{}: the name server {target} is a CNAME (RFC 2181 section 10.3 forbids it)",
+                record.owner
+            ));
+        } else if !steered && !types.iter().any(|t| matches!(*t, rtype::A | rtype::AAAA)) {
+            findings.warnings.push(format!(
+                "{}: the name server {target} has no address in this zone",
+                record.owner
+            ));
+        }
+    }
+}
+
+/// All zones, found by name.
+#[derive(Debug, Default)]
+pub struct ZoneTable {
+    zones: Vec<Zone>,
+    nodes: Vec<Node>,
+    by_name: HashMap<Box<[u8]>, u32, BuildHasherDefault<NameHasher>>,
+    /// The most labels that a name here has: longer ones need not be looked for.
+    deepest: usize,
+}
+
+#[derive(Debug)]
+pub struct Zone {
+    pub apex: Name,
+    /// The SOA as negative answers carry it: type, class, TTL, length, data.
+    pub negative_soa: Box<[u8]>,
+    /// The lesser of the SOA's TTL and its MINIMUM (RFC 2308 §3).
+    pub negative_ttl: Ttl,
+    /// The zone that the apex would belong to if it were no zone itself, where it is ours.
+    pub parent: Option<u32>,
+}
+
+/// A name that exists, be it only because one below it does (RFC 4592 §2.2.2).
+#[derive(Debug)]
+pub struct Node {
+    pub zone: u32,
+    /// Octets of the name's wire form.
+    pub name_length: u8,
+    pub is_apex: bool,
+    sets: Box<[RecordSet]>,
+    pub steered: Option<Box<Steered>>,
+    /// The delegation that this name is at or below: its node.
+    cut: Option<u32>,
+    /// The name `*` right below this one.
+    wildcard: Option<u32>,
+    /// For a delegation: addresses of its servers, each with the place of its NS record in the set.
+    pub glue: Box<[Glue]>,
+}
+
+/// The records of one type at one name.
+#[derive(Debug)]
+pub struct RecordSet {
+    pub rtype: u16,
+    pub count: u16,
+    /// Each record with an owner that points to the name in the question (`C0 0C`).
+    pub wire: Box<[u8]>,
+    /// For a CNAME: where it leads.
+    pub target: Option<Name>,
+}
+
+#[derive(Debug)]
+pub struct Glue {
+    /// The server's NS record is the one with this number, from 0.
+    pub server: u16,
+    pub addresses: Box<[RecordSet]>,
+}
+
+/// A name whose addresses are chosen for each question.
+#[derive(Debug)]
+pub struct Steered {
+    pub owner: Name,
+    pub pool: PoolId,
+    pub policy: Arc<SteeringPolicy>,
+    pub ttl: Ttl,
+    pub ttl_suspect: Ttl,
+    pub alternates: u8,
+    pub ignore_client_subnet: bool,
+}
+
+impl Node {
+    #[must_use]
+    pub fn set(&self, rtype: u16) -> Option<&RecordSet> {
+        self.sets.iter().find(|set| set.rtype == rtype)
+    }
+
+    /// Exists only because a name below it does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty() && self.steered.is_none()
+    }
+}
+
+impl ZoneTable {
+    /// Compiles zones that [`check`] found no mistakes in; where there are some, what stands first
+    /// counts, and what lies outside of its zone is never found.
+    #[must_use]
+    pub fn compile(zones: &[config::Zone]) -> Self {
+        Builder::new(zones).build()
+    }
+
+    pub(crate) fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)
+    }
+
+    pub(crate) fn node_named(&self, wire: &[u8]) -> Option<&Node> {
+        self.node(*self.by_name.get(wire)?)
+    }
+
+    #[must_use]
+    pub fn zone(&self, index: u32) -> Option<&Zone> {
+        self.zones.get(index as usize)
+    }
+
+    pub(crate) fn cut(&self, node: &Node) -> Option<&Node> {
+        self.node(node.cut?)
+    }
+
+    pub(crate) fn wildcard(&self, node: &Node) -> Option<&Node> {
+        self.node(node.wildcard?)
+    }
+
+    pub(crate) const fn deepest(&self) -> usize {
+        self.deepest
+    }
+
+    /// How many names exist, those without data included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+/// xxh3 on whole names. Collisions could be sought out only by whoever writes the zones.
+#[derive(Debug, Default)]
+pub struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        self.0 = xxh3_64_with_seed(octets, self.0);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+}
+
+/// What is gathered about one name.
+#[derive(Default)]
+struct Draft<'c> {
+    zone: u32,
+    records: Vec<&'c Record>,
+    soa: Option<RecordSet>,
+    steered: Option<&'c config::SteeredName>,
+}
+
+struct Builder<'c> {
+    zones: &'c [config::Zone],
+    apexes: HashMap<&'c [u8], u32>,
+    drafts: BTreeMap<Vec<u8>, Draft<'c>>,
+}
+
+impl<'c> Builder<'c> {
+    fn new(zones: &'c [config::Zone]) -> Self {
+        let numbered = (0_u32..).zip(zones);
+        Self {
+            zones,
+            apexes: numbered.map(|(i, zone)| (zone.apex.wire(), i)).collect(),
+            drafts: BTreeMap::new(),
+        }
+    }
+
+    fn build(mut self) -> ZoneTable {
+        for (index, zone) in (0_u32..).zip(self.zones) {
+            if let Some(draft) = self.draft(&zone.apex, index) {
+                draft.soa = Some(soa_set(&zone.soa));
+            }
+            for record in &zone.records {
+                if let Some(draft) = self.draft(&record.owner, index) {
+                    draft.records.push(record);
+                }
+            }
+            for steered in &zone.steered {
+                if let Some(draft) = self.draft(&steered.owner, index) {
+                    draft.steered.get_or_insert(steered);
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// The draft of `owner`, made with all names between it and the apex. `None` when the name
+    /// belongs to another zone: a child of `zone` that is served here, too, has its own data.
+    fn draft(&mut self, owner: &Name, zone: u32) -> Option<&mut Draft<'c>> {
+        if self.zone_of(owner.wire())? != zone {
+            return None;
+        }
+        let apex = self.zones.get(zone as usize)?.apex.wire();
+        let mut wire = owner.wire();
+        while wire.len() > apex.len() {
+            self.drafts.entry(wire.to_vec()).or_default().zone = zone;
+            wire = parent(wire)?;
+        }
+        self.drafts.entry(apex.to_vec()).or_default().zone = zone;
+        self.drafts.get_mut(owner.wire())
+    }
+
+    /// The zone with the longest apex that `wire` is at or below.
+    fn zone_of(&self, mut wire: &[u8]) -> Option<u32> {
+        loop {
+            if let Some(zone) = self.apexes.get(wire) {
+                return Some(*zone);
+            }
+            wire = parent(wire)?;
+        }
+    }
+
+    fn finish(self) -> ZoneTable {
+        let numbers: HashMap<&[u8], u32> =
+            self.drafts.keys().map(Vec::as_slice).zip(0_u32..).collect();
+        let mut nodes = Vec::with_capacity(self.drafts.len());
+        for (wire, draft) in &self.drafts {
+            nodes.push(self.node(wire, draft, &numbers));
+        }
+        let zones = self.zones.iter().map(|zone| self.zone(zone)).collect();
+        let deepest = self.drafts.keys().map(|wire| labels(wire)).max();
+        ZoneTable {
+            zones,
+            nodes,
+            by_name: numbers
+                .iter()
+                .map(|(wire, i)| (Box::from(*wire), *i))
+                .collect(),
+            deepest: deepest.unwrap_or(0),
+        }
+    }
+
+    fn zone(&self, zone: &config::Zone) -> Zone {
+        let negative_ttl = zone.soa.ttl.min(zone.soa.minimum);
+        let mut negative_soa = Vec::new();
+        let data = soa_data(&zone.soa);
+        push_record(&mut negative_soa, rtype::SOA, negative_ttl, &data);
+        Zone {
+            apex: zone.apex.clone(),
+            // Without the owner, which is another one in each answer.
+            negative_soa: negative_soa.split_off(2).into(),
+            negative_ttl,
+            parent: parent(zone.apex.wire()).and_then(|above| self.zone_of(above)),
+        }
+    }
+
+    fn node(&self, wire: &[u8], draft: &Draft<'_>, numbers: &HashMap<&[u8], u32>) -> Node {
+        let mut sets = record_sets(&draft.records);
+        sets.extend(draft.soa.as_ref().map(|soa| RecordSet {
+            rtype: soa.rtype,
+            count: soa.count,
+            wire: soa.wire.clone(),
+            target: None,
+        }));
+        let cut = self.cut(wire, draft.zone);
+        let is_cut = cut == Some(wire);
+        let glue = if is_cut {
+            self.glue(draft)
+        } else {
+            Box::default()
+        };
+        Node {
+            zone: draft.zone,
+            name_length: u8::try_from(wire.len()).unwrap_or(u8::MAX),
+            is_apex: self.is_apex(wire, draft.zone),
+            sets: sets.into(),
+            steered: draft.steered.map(|steered| Box::new(Steered::new(steered))),
+            cut: cut.and_then(|cut| numbers.get(cut).copied()),
+            wildcard: numbers.get([b"\x01*", wire].concat().as_slice()).copied(),
+            glue,
+        }
+    }
+
+    fn is_apex(&self, wire: &[u8], zone: u32) -> bool {
+        self.apexes.get(wire) == Some(&zone)
+    }
+
+    /// The highest name between `wire` and its apex (that one excluded) that has NS records.
+    fn cut<'w>(&self, wire: &'w [u8], zone: u32) -> Option<&'w [u8]> {
+        let mut highest = None;
+        let mut wire = wire;
+        while !self.is_apex(wire, zone) {
+            let delegates = |draft: &Draft<'_>| draft.records.iter().any(|r| r.rtype == rtype::NS);
+            if self.drafts.get(wire).is_some_and(delegates) {
+                highest = Some(wire);
+            }
+            wire = parent(wire)?;
+        }
+        highest
+    }
+
+    /// The addresses that we have for the servers of a delegation, theirs or not (RFC 9471).
+    fn glue(&self, draft: &Draft<'_>) -> Box<[Glue]> {
+        let servers = unique(&draft.records, rtype::NS);
+        let mut glue = Vec::new();
+        for (number, server) in (0_u16..).zip(&servers) {
+            let target = server.target();
+            let Some(of_server) = target.and_then(|name| self.drafts.get(name.wire())) else {
+                continue;
+            };
+            let mut addresses = record_sets(&of_server.records);
+            addresses.retain(|set| matches!(set.rtype, rtype::A | rtype::AAAA));
+            if !addresses.is_empty() {
+                glue.push(Glue {
+                    server: number,
+                    addresses: addresses.into(),
+                });
+            }
+        }
+        glue.into()
+    }
+}
+
+impl Steered {
+    fn new(steered: &config::SteeredName) -> Self {
+        Self {
+            owner: steered.owner.clone(),
+            pool: steered.pool,
+            policy: steered.steering.clone(),
+            ttl: steered.ttl,
+            ttl_suspect: steered.ttl_suspect,
+            alternates: steered.alternates,
+            ignore_client_subnet: steered.ignore_client_subnet,
+        }
+    }
+}
+
+fn labels(mut wire: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(above) = parent(wire) {
+        count += 1;
+        wire = above;
+    }
+    count
+}
+
+/// The records of one type, each once: duplicates have no meaning (RFC 2181 §5).
+fn unique<'c>(records: &[&'c Record], rtype: u16) -> Vec<&'c Record> {
+    let mut seen = BTreeSet::new();
+    let of_type = records.iter().filter(|record| record.rtype == rtype);
+    of_type
+        .filter(|record| seen.insert(&record.data))
+        .copied()
+        .collect()
+}
+
+fn record_sets(records: &[&Record]) -> Vec<RecordSet> {
+    let types: BTreeSet<u16> = records.iter().map(|record| record.rtype).collect();
+    let mut sets = Vec::new();
+    for rtype in types {
+        let mut members = unique(records, rtype);
+        if rtype == rtype::CNAME {
+            members.truncate(1);
+        }
+        // A set has one TTL (RFC 2181 §5.2); the least is true of all.
+        let ttl = members.iter().map(|record| record.ttl).min();
+        let mut wire = Vec::new();
+        for record in &members {
+            push_record(
+                &mut wire,
+                rtype,
+                ttl.unwrap_or(Ttl::from_secs(0)),
+                &record.data,
+            );
+        }
+        sets.push(RecordSet {
+            rtype,
+            count: u16::try_from(members.len()).unwrap_or(u16::MAX),
+            wire: wire.into(),
+            target: members
+                .first()
+                .filter(|_| rtype == rtype::CNAME)
+                .and_then(|r| r.target()),
+        });
+    }
+    sets
+}
+
+/// Appends a record whose owner points to the name in the question.
+fn push_record(wire: &mut Vec<u8>, rtype: u16, ttl: Ttl, data: &[u8]) {
+    // `Record::new` keeps data below 65,536 octets.
+    let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
+    wire.extend_from_slice(&[0xc0, 0x0c]);
+    wire.extend_from_slice(&rtype.to_be_bytes());
+    wire.extend_from_slice(&CLASS_IN.to_be_bytes());
+    wire.extend_from_slice(&ttl.as_secs().to_be_bytes());
+    wire.extend_from_slice(&length.to_be_bytes());
+    wire.extend_from_slice(data);
+}
+
+fn soa_set(soa: &config::Soa) -> RecordSet {
+    let mut wire = Vec::new();
+    push_record(&mut wire, rtype::SOA, soa.ttl, &soa_data(soa));
+    RecordSet {
+        rtype: rtype::SOA,
+        count: 1,
+        wire: wire.into(),
+        target: None,
+    }
+}
+
+fn soa_data(soa: &config::Soa) -> Vec<u8> {
+    let mut data = Vec::new();
+    data.extend_from_slice(soa.primary.wire());
+    data.extend_from_slice(soa.mailbox.wire());
+    data.extend_from_slice(&soa.serial.to_be_bytes());
+    for seconds in [soa.refresh, soa.retry, soa.expire, soa.minimum] {
+        data.extend_from_slice(&seconds.as_secs().to_be_bytes());
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::parse_zone_file;
+
+    fn zone(records: &str) -> config::Zone {
+        let apex = Name::parse("example.test", None).unwrap();
+        let text = format!("@ 60 SOA ns1 host 1 2 3 4 5\n{records}");
+        let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).unwrap();
+        config::Zone {
+            apex,
+            soa: file.soa.unwrap(),
+            records: file.records,
+            steered: Vec::new(),
+        }
+    }
+
+    fn steered(zone: &mut config::Zone, owner: &str) {
+        zone.steered.push(config::SteeredName {
+            owner: Name::parse(owner, Some(&zone.apex)).unwrap(),
+            pool: PoolId::from_index(0).unwrap(),
+            steering: Arc::new(SteeringPolicy::Nearest),
+            ttl: Ttl::from_secs(10),
+            ttl_suspect: Ttl::from_secs(5),
+            alternates: 0,
+            ignore_client_subnet: false,
+        });
+    }
+
+    #[test]
+    fn a_sound_zone_has_no_findings() {
+        let mut zone =
+            zone("@ NS ns1\nns1 A 192.0.2.53\nsub NS ns.sub\nns.sub A 192.0.2.54\nx TXT \"y\"");
+        steered(&mut zone, "api");
+        steered(&mut zone, "x");
+        assert_eq!(check(&zone), Findings::default());
+    }
+
+    #[test]
+    fn what_a_zone_must_not_have_is_found() {
+        let mut zone = zone(
+            "api A 192.0.2.1\nsub NS ns.elsewhere.\nsub TXT \"x\"\n@ NS alias\nalias CNAME x.\n@ NS ns9",
+        );
+        for owner in ["api", "a.sub", "*.x", "api", "elsewhere."] {
+            steered(&mut zone, owner);
+        }
+        let findings = check(&zone);
+        let all = findings.mistakes.join("\n");
+
+        for part in [
+            "api.example.test is steered and has a static A record",
+            "a.sub.example.test is steered, but sub.example.test is delegated",
+            "a wildcard cannot be steered",
+            "api.example.test is steered twice",
+            "elsewhere lies outside",
+            "the name server alias.example.test is a CNAME",
+        ] {
+            assert!(all.contains(part), "{part}\n{all}");
+        }
+        let all = findings.warnings.join("\n");
+        for part in [
+            "sub.example.test has records that are never",
+            "ns9.example.test has no address",
+        ] {
+            assert!(all.contains(part), "{part}\n{all}");
+        }
+    }
+
+    #[test]
+    fn a_zone_without_name_servers_is_warned_of() {
+        assert_eq!(check(&zone("")).warnings.len(), 1);
+    }
+
+    #[test]
+    fn names_in_between_exist_and_duplicates_do_not() {
+        let zone = zone("a.b A 192.0.2.1\na.b 30 A 192.0.2.1\na.b 20 A 192.0.2.2\n*.w A 192.0.2.3");
+        let table = ZoneTable::compile(&[zone]);
+        let node = |name: &str| table.node_named(Name::parse(name, None).unwrap().wire());
+
+        assert!(node("b.example.test").unwrap().is_empty());
+        assert!(node("test").is_none());
+        let set = node("a.b.example.test").unwrap().set(rtype::A).unwrap();
+        assert_eq!((set.count, &set.wire[6..10]), (2, &[0, 0, 0, 20][..]));
+        assert!(table.wildcard(node("w.example.test").unwrap()).is_some());
+        assert_eq!((table.len(), table.deepest()), (5, 4));
+    }
 }

@@ -1,0 +1,421 @@
+//! Composes one answer in the caller's buffer: sections, names as pointers, size, OPT.
+//!
+//! Never grows anything: what does not fit makes the answer a truncated one (RFC 2181 §9), which
+//! keeps its question and its OPT. Decides nothing about what is answered: see [`crate::engine`].
+
+use std::net::IpAddr;
+
+use sealane_model::Ttl;
+
+use crate::name::Name;
+use crate::question::{ClientSubnet, Edns, Head, Question, Rejected};
+use crate::wire::{CLASS_IN, HEADER_LEN, Rcode, rtype};
+use crate::zone::{Node, RecordSet, Zone};
+
+/// The largest datagram that is answered, whatever the asker announces: fits the least IPv6 MTU, so
+/// nothing is fragmented on the way (DNS flag day 2020).
+pub const UDP_SIZE_MAX: usize = 1_232;
+/// The largest answer without EDNS (RFC 1035 §2.3.4).
+pub(crate) const UDP_SIZE_PLAIN: usize = 512;
+/// The largest answer over a stream (RFC 1035 §4.2.2).
+pub const STREAM_SIZE_MAX: usize = 65_535;
+/// How long the answer to ANY may be kept (RFC 8482 §4.2).
+const ANY_TTL: Ttl = Ttl::from_secs(3_600);
+
+/// What carries a message: it decides how long an answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Udp,
+    Stream,
+}
+
+impl Transport {
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Stream];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Stream => "tcp",
+        }
+    }
+
+    fn limit(self, edns: Option<&Edns<'_>>) -> usize {
+        match (self, edns) {
+            (Self::Udp, None) => UDP_SIZE_PLAIN,
+            (Self::Udp, Some(edns)) => {
+                usize::from(edns.udp_size).clamp(UDP_SIZE_PLAIN, UDP_SIZE_MAX)
+            }
+            (Self::Stream, _) => STREAM_SIZE_MAX,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Section {
+    Answer,
+    Authority,
+    Additional,
+}
+
+/// More than fits.
+struct Full;
+
+/// An answer under construction.
+pub(crate) struct Answer<'o, 'm> {
+    out: &'o mut [u8],
+    at: usize,
+    /// Where the records must end; what comes after is for OPT.
+    limit: usize,
+    head: Head,
+    question_end: usize,
+    pub(crate) rcode: Rcode,
+    pub(crate) authoritative: bool,
+    transport: Transport,
+    counts: [u16; 3],
+    /// Where the name in question stands in the message, uncompressed, and how long it is. Moves
+    /// along a chain of CNAMEs.
+    name_at: usize,
+    name_length: usize,
+    edns: Option<Edns<'m>>,
+    /// The SCOPE PREFIX-LENGTH, if a client subnet is echoed.
+    pub(crate) scope: u8,
+    full: bool,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) length: usize,
+    pub(crate) rcode: Rcode,
+    pub(crate) truncated: bool,
+}
+
+impl<'o, 'm> Answer<'o, 'm> {
+    /// `None` when `out` is shorter than [`UDP_SIZE_PLAIN`].
+    pub(crate) fn begin(
+        question: &Question<'m>,
+        transport: Transport,
+        out: &'o mut [u8],
+    ) -> Option<Self> {
+        if out.len() < UDP_SIZE_PLAIN {
+            return None;
+        }
+        let size = transport.limit(question.edns.as_ref()).min(out.len());
+        let question_end = HEADER_LEN + question.section.len();
+        out.get_mut(HEADER_LEN..question_end)?
+            .copy_from_slice(question.section);
+        let opt_length = question.edns.map_or(0, |edns| opt_length(&edns));
+        Some(Self {
+            out,
+            at: question_end,
+            limit: size - opt_length,
+            head: question.head,
+            question_end,
+            rcode: Rcode::NoError,
+            authoritative: true,
+            transport,
+            counts: [0; 3],
+            name_at: HEADER_LEN,
+            name_length: question.name.wire().len(),
+            edns: question.edns,
+            scope: 0,
+            full: false,
+        })
+    }
+
+    /// The set's records, owned by the name in question.
+    pub(crate) fn records(&mut self, set: &RecordSet) {
+        let name_at = self.name_at;
+        let written = self.set(Section::Answer, set, name_at);
+        self.note(written.map(|_| ()));
+    }
+
+    /// A CNAME; the name in question is its target from now on.
+    pub(crate) fn alias(&mut self, set: &RecordSet, target: &Name) {
+        let name_at = self.name_at;
+        match self.set(Section::Answer, set, name_at) {
+            Ok(begin) => {
+                self.name_at = begin + RECORD_HEAD_LEN;
+                self.name_length = target.wire().len();
+            }
+            Err(full) => self.note(Err(full)),
+        }
+    }
+
+    pub(crate) fn addresses(&mut self, addresses: &[IpAddr], ttl: Ttl) {
+        for address in addresses {
+            let name_at = self.name_at;
+            let written = match address {
+                IpAddr::V4(v4) => {
+                    self.record(Section::Answer, name_at, rtype::A, ttl, &v4.octets())
+                }
+                IpAddr::V6(v6) => {
+                    self.record(Section::Answer, name_at, rtype::AAAA, ttl, &v6.octets())
+                }
+            };
+            self.note(written);
+        }
+    }
+
+    /// The least that answers ANY (RFC 8482 §4.2).
+    pub(crate) fn any(&mut self) {
+        let name_at = self.name_at;
+        let data = b"\x07RFC8482\0";
+        let written = self.record(Section::Answer, name_at, rtype::HINFO, ANY_TTL, data);
+        self.note(written);
+    }
+
+    /// The zone's SOA, to say for how long there is nothing (RFC 2308 §3).
+    pub(crate) fn negative(&mut self, zone: &Zone, ttl: Ttl) {
+        let written = self.try_negative(zone, ttl);
+        self.note(written);
+    }
+
+    fn try_negative(&mut self, zone: &Zone, ttl: Ttl) -> Result<(), Full> {
+        let apex_at = self.suffix_at(zone.apex.wire().len());
+        let begin = self.at;
+        self.put(&pointer(apex_at)?)?;
+        self.put(&zone.negative_soa)?;
+        // Owner, type and class stand before the TTL.
+        self.out[begin + 6..begin + 10].copy_from_slice(&ttl.as_secs().to_be_bytes());
+        self.count(Section::Authority, 1);
+        Ok(())
+    }
+
+    /// Other servers know: their names, and their addresses as far as they are in our zones.
+    pub(crate) fn referral(&mut self, cut: &Node, servers: &RecordSet) {
+        self.authoritative = false;
+        let written = self.try_referral(cut, servers);
+        self.note(written);
+    }
+
+    fn try_referral(&mut self, cut: &Node, servers: &RecordSet) -> Result<(), Full> {
+        let cut_at = self.suffix_at(usize::from(cut.name_length));
+        let mut server_at = self.set(Section::Authority, servers, cut_at)?;
+        let mut glue = cut.glue.iter().peekable();
+        for number in 0..servers.count {
+            while let Some(of_server) = glue.next_if(|glue| glue.server == number) {
+                for addresses in &of_server.addresses {
+                    self.set(Section::Additional, addresses, server_at + RECORD_HEAD_LEN)?;
+                }
+            }
+            server_at += record_length(&self.out[server_at..]);
+        }
+        Ok(())
+    }
+
+    /// Where the last `length` octets of the name in question stand.
+    fn suffix_at(&self, length: usize) -> usize {
+        self.name_at + self.name_length.saturating_sub(length)
+    }
+
+    /// Copies a set and gives its records their owner. Where does it begin?
+    fn set(&mut self, section: Section, set: &RecordSet, owner_at: usize) -> Result<usize, Full> {
+        let owner = pointer(owner_at)?;
+        let begin = self.at;
+        self.put(&set.wire)?;
+        if owner_at != HEADER_LEN {
+            let mut at = begin;
+            while at < self.at {
+                self.out[at..at + 2].copy_from_slice(&owner);
+                at += record_length(&self.out[at..]);
+            }
+        }
+        self.count(section, set.count);
+        Ok(begin)
+    }
+
+    fn record(
+        &mut self,
+        section: Section,
+        owner_at: usize,
+        rtype: u16,
+        ttl: Ttl,
+        data: &[u8],
+    ) -> Result<(), Full> {
+        let length = u16::try_from(data.len()).map_err(|_| Full)?;
+        let mut head = [0; RECORD_HEAD_LEN];
+        head[0..2].copy_from_slice(&pointer(owner_at)?);
+        head[2..4].copy_from_slice(&rtype.to_be_bytes());
+        head[4..6].copy_from_slice(&CLASS_IN.to_be_bytes());
+        head[6..10].copy_from_slice(&ttl.as_secs().to_be_bytes());
+        head[10..12].copy_from_slice(&length.to_be_bytes());
+        self.put(&head)?;
+        self.put(data)?;
+        self.count(section, 1);
+        Ok(())
+    }
+
+    fn put(&mut self, octets: &[u8]) -> Result<(), Full> {
+        let end = self.at + octets.len();
+        if end > self.limit {
+            return Err(Full);
+        }
+        self.out[self.at..end].copy_from_slice(octets);
+        self.at = end;
+        Ok(())
+    }
+
+    fn count(&mut self, section: Section, records: u16) {
+        let count = &mut self.counts[section as usize];
+        *count = count.saturating_add(records);
+    }
+
+    fn note(&mut self, written: Result<(), Full>) {
+        self.full |= written.is_err();
+    }
+
+    pub(crate) fn finish(mut self) -> Written {
+        if self.full {
+            self.at = self.question_end;
+            self.counts = [0; 3];
+            self.scope = 0;
+            if self.transport == Transport::Stream {
+                // There is no longer transport to send the asker to.
+                self.rcode = Rcode::ServFail;
+            }
+        }
+        let truncated = self.full && self.transport == Transport::Udp;
+        let mut additionals = self.counts[2];
+        if let Some(edns) = self.edns {
+            additionals += 1;
+            let opt = Opt {
+                rcode: self.rcode,
+                dnssec_ok: edns.dnssec_ok,
+                subnet: edns.client_subnet.map(|subnet| (subnet, self.scope)),
+            };
+            self.at += opt.write(&mut self.out[self.at..]);
+        }
+        let flags = Flags {
+            authoritative: self.authoritative,
+            truncated,
+            rcode: self.rcode,
+        };
+        let [answers, authorities, _] = self.counts;
+        let counts = [1, answers, authorities, additionals];
+        self.out[..HEADER_LEN].copy_from_slice(&header(self.head, flags, counts));
+        Written {
+            length: self.at,
+            rcode: self.rcode,
+            truncated,
+        }
+    }
+}
+
+/// The answer to what is no lawful question. `None` when nothing is sent.
+pub(crate) fn refuse(rejected: &Rejected<'_>, out: &mut [u8]) -> Option<Written> {
+    let rcode = rejected.refusal.rcode()?;
+    let head = rejected.head?;
+    if out.len() < UDP_SIZE_PLAIN {
+        return None;
+    }
+    let section = rejected.section.unwrap_or_default();
+    let mut at = HEADER_LEN + section.len();
+    out.get_mut(HEADER_LEN..at)?.copy_from_slice(section);
+    // BADVERS cannot be said without OPT.
+    if let Some(dnssec_ok) = rejected.edns {
+        let opt = Opt {
+            rcode,
+            dnssec_ok,
+            subnet: None,
+        };
+        at += opt.write(&mut out[at..]);
+    }
+    let flags = Flags {
+        authoritative: false,
+        truncated: false,
+        rcode,
+    };
+    let questions = u16::from(rejected.section.is_some());
+    let additionals = u16::from(rejected.edns.is_some());
+    let header = header(head, flags, [questions, 0, 0, additionals]);
+    out[..HEADER_LEN].copy_from_slice(&header);
+    Some(Written {
+        length: at,
+        rcode,
+        truncated: false,
+    })
+}
+
+/// Owner (a pointer), type, class, TTL, length.
+const RECORD_HEAD_LEN: usize = 12;
+
+/// The length of the record at the beginning of `wire`, whose owner is a pointer.
+fn record_length(wire: &[u8]) -> usize {
+    match wire {
+        [_, _, _, _, _, _, _, _, _, _, high, low, ..] => {
+            RECORD_HEAD_LEN + usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => wire.len().max(1),
+    }
+}
+
+/// A compressed name (RFC 1035 §4.1.4): 14 bits of where it stands.
+fn pointer(at: usize) -> Result<[u8; 2], Full> {
+    match u16::try_from(at) {
+        Ok(at) if at < 0x4000 => Ok((0xc000 | at).to_be_bytes()),
+        _ => Err(Full),
+    }
+}
+
+struct Flags {
+    authoritative: bool,
+    truncated: bool,
+    rcode: Rcode,
+}
+
+fn header(head: Head, flags: Flags, counts: [u16; 4]) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    header[0..2].copy_from_slice(&head.id);
+    header[2] = 0x80
+        | head.opcode << 3
+        | u8::from(flags.authoritative) << 2
+        | u8::from(flags.truncated) << 1
+        | u8::from(head.recursion_desired);
+    header[3] = u8::from(head.checking_disabled) << 4 | flags.rcode.low();
+    for (place, count) in header[4..].chunks_exact_mut(2).zip(counts) {
+        place.copy_from_slice(&count.to_be_bytes());
+    }
+    header
+}
+
+/// The OPT record without options.
+const OPT_LEN: usize = 11;
+
+fn opt_length(edns: &Edns<'_>) -> usize {
+    let subnet = edns.client_subnet.map_or(0, |subnet| 4 + subnet.data.len());
+    OPT_LEN + subnet
+}
+
+struct Opt<'m> {
+    rcode: Rcode,
+    dnssec_ok: bool,
+    subnet: Option<(ClientSubnet<'m>, u8)>,
+}
+
+impl Opt<'_> {
+    /// Writes what [`opt_length`] left room for. How much was it?
+    fn write(&self, out: &mut [u8]) -> usize {
+        let mut fixed = [0; OPT_LEN];
+        fixed[1..3].copy_from_slice(&rtype::OPT.to_be_bytes());
+        fixed[3..5].copy_from_slice(&(UDP_SIZE_MAX as u16).to_be_bytes());
+        fixed[5] = self.rcode.extended();
+        fixed[7] = u8::from(self.dnssec_ok) << 7;
+        let Some((subnet, scope)) = &self.subnet else {
+            out[..OPT_LEN].copy_from_slice(&fixed);
+            return OPT_LEN;
+        };
+        // A checked client subnet is 4 to 20 octets long.
+        let length = subnet.data.len();
+        fixed[9..11].copy_from_slice(&((4 + length) as u16).to_be_bytes());
+        out[..OPT_LEN].copy_from_slice(&fixed);
+        out[OPT_LEN..OPT_LEN + 2].copy_from_slice(&8_u16.to_be_bytes());
+        out[OPT_LEN + 2..OPT_LEN + 4].copy_from_slice(&(length as u16).to_be_bytes());
+        let data = &mut out[OPT_LEN + 4..OPT_LEN + 4 + length];
+        data.copy_from_slice(subnet.data);
+        // Source 0 asks not to be located; the answer holds for all that ask so (RFC 7871 §7.1.2).
+        data[3] = if subnet.source == 0 { 0 } else { *scope };
+        OPT_LEN + 4 + length
+    }
+}
