@@ -354,3 +354,6 @@ fn via(received: Version) -> HeaderValue {
         _ => "1.1 sealane",
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,6 @@ pub(crate) fn settle_request(outcome: &RequestOutcome<'_>) {
     }
     access_log::write(outcome);
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,3 +111,6 @@ pub(crate) fn may_repeat(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+#[cfg(test)]
+mod tests;

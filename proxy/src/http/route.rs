@@ -222,3 +222,6 @@ fn unbracketed(host: &str) -> &str {
         .filter(|inner| inner.parse::<IpAddr>().is_ok())
         .unwrap_or(host)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -169,3 +169,6 @@ const fn place(second: u32) -> usize {
 fn millis_of(ratio: Ratio) -> u32 {
     (ratio.get() * f64::from(TOKEN_MILLIS)).round() as u32
 }
+
+#[cfg(test)]
+mod tests;

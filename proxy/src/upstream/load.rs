@@ -62,3 +62,67 @@ impl Drop for LoadGuard {
         self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(index: usize) -> EndpointId {
+        EndpointId::from_index(index).unwrap()
+    }
+
+    #[test]
+    fn an_attempt_counts_until_its_guard_is_dropped() {
+        let table = LoadTable::default();
+
+        let first = table.begin(endpoint(7));
+        let second = table.begin(endpoint(7));
+        assert_eq!(table.in_flight(endpoint(7)), 2);
+        assert_eq!(table.in_flight(endpoint(8)), 0);
+
+        drop(first);
+        assert_eq!(table.in_flight(endpoint(7)), 1);
+        drop(second);
+        assert_eq!(table.in_flight(endpoint(7)), 0);
+    }
+
+    #[test]
+    fn a_sweep_forgets_the_gone_and_idle_and_keeps_count_of_the_busy() {
+        let table = LoadTable::default();
+        drop(table.begin(endpoint(1)));
+        let busy = table.begin(endpoint(2));
+        drop(table.begin(endpoint(3)));
+
+        table.keep_only(|id| id == endpoint(3));
+        assert_eq!(table.len(), 2);
+        assert_eq!(table.in_flight(endpoint(2)), 1);
+
+        drop(busy);
+        table.keep_only(|id| id == endpoint(3));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn workers_and_sweeps_at_once_leave_no_load_behind() {
+        let table = LoadTable::default();
+
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..5_000 {
+                        drop(table.begin(endpoint(round % 3)));
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    table.keep_only(|_| false);
+                }
+            });
+        });
+
+        for index in 0..3 {
+            assert_eq!(table.in_flight(endpoint(index)), 0);
+        }
+    }
+}

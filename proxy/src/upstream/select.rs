@@ -282,3 +282,6 @@ impl Choice<'_> {
 fn nameless() -> Arc<str> {
     Arc::from("?")
 }
+
+#[cfg(test)]
+mod tests;

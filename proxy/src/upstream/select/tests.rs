@@ -1,0 +1,378 @@
+//! The order in which one request tries endpoints.
+
+use sealane_model::Verdict::{Down, Draining, Probation, Suspect, Up};
+use sealane_model::{
+    Addresses, AllDown, EndpointHealth, FailoverRule, Generation, MemberHealth, Pool, Ratio,
+    Region, Timestamp, Topology,
+};
+use sealane_steering::{GeoTable, How, Weights};
+use sealane_testkit::{Names, World};
+
+use super::*;
+
+/// One request: each attempt fails, so that the next one must go elsewhere.
+struct Walk<'w> {
+    world: &'w Snapshot,
+    policy: SteeringPolicy,
+    loads: LoadTable,
+    tried: Vec<(RegionId, EndpointId)>,
+    random: u64,
+}
+
+impl<'w> Walk<'w> {
+    fn new(world: &'w Snapshot) -> Self {
+        Self {
+            world,
+            policy: SteeringPolicy::Priority,
+            loads: LoadTable::default(),
+            tried: Vec::new(),
+            random: 0x1234_5678_9abc_def0,
+        }
+    }
+
+    fn next(&mut self) -> Result<Selected, NoEndpoint> {
+        self.random = self
+            .random
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(1);
+        let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
+        let ask = SelectAsk {
+            pool: self.world.pool_id("api"),
+            policy: &self.policy,
+            place: &place,
+            key: 7,
+            random: self.random,
+            tried: &self.tried,
+        };
+        let selected = select(self.world, &self.loads, &ask)?;
+        self.tried.push((selected.region, selected.endpoint));
+        Ok(selected)
+    }
+
+    fn regions(&mut self, attempts: usize) -> Vec<String> {
+        let mut regions = Vec::new();
+        for _ in 0..attempts {
+            match self.next() {
+                Ok(selected) => regions.push(selected.region_name.to_string()),
+                Err(why) => regions.push(format!("{why:?}")),
+            }
+        }
+        regions
+    }
+}
+
+#[test]
+fn the_second_attempt_stays_in_the_region_and_the_third_leaves_it() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoints(4)
+        .region("us", Up)
+        .priority(2)
+        .endpoints(3)
+        .build();
+    let mut walk = Walk::new(&world);
+
+    assert_eq!(walk.regions(4), ["eu", "eu", "us", "us"]);
+    let distinct: std::collections::HashSet<_> = walk.tried.iter().collect();
+    assert_eq!(distinct.len(), 4);
+}
+
+#[test]
+fn when_all_regions_failed_twice_what_is_left_is_tried_in_their_order() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoints(3)
+        .region("us", Up)
+        .priority(2)
+        .endpoints(3)
+        .build();
+
+    assert_eq!(
+        Walk::new(&world).regions(7),
+        ["eu", "eu", "us", "us", "eu", "us", "AllTried"]
+    );
+}
+
+#[test]
+fn a_region_of_one_endpoint_is_left_after_one_failure() {
+    let world = World::new()
+        .region("eu", Up)
+        .region("us", Up)
+        .priority(2)
+        .build();
+    let mut walk = Walk::new(&world);
+
+    let first = walk.next().unwrap();
+    let second = walk.next().unwrap();
+
+    assert_eq!(
+        (&*first.region_name, first.reason),
+        ("eu", Reason::Priority)
+    );
+    let from = world.region_id("eu");
+    assert_eq!(
+        (&*second.region_name, second.reason),
+        ("us", Reason::FailedOver { from })
+    );
+    assert_eq!(walk.next().unwrap_err(), NoEndpoint::AllTried);
+}
+
+#[test]
+fn the_first_attempt_never_goes_to_a_doubtful_endpoint_while_a_well_one_is_there() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoint("192.0.2.1:80", Up)
+        .endpoint("192.0.2.2:80", Suspect)
+        .endpoint("192.0.2.3:80", Down)
+        .endpoint("192.0.2.4:80", Probation)
+        .endpoint("192.0.2.5:80", Draining)
+        .build();
+    let well = world.endpoint_id("api", "eu", 0);
+
+    for random in 0..200 {
+        let mut walk = Walk::new(&world);
+        walk.random = random;
+        assert_eq!(walk.next().unwrap().endpoint, well);
+    }
+}
+
+#[test]
+fn at_last_doubtful_endpoints_are_tried_and_draining_ones_never() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoint("192.0.2.1:80", Up)
+        .endpoint("192.0.2.2:80", Suspect)
+        .endpoint("192.0.2.3:80", Down)
+        .endpoint("192.0.2.5:80", Draining)
+        .build();
+    let mut walk = Walk::new(&world);
+
+    assert_eq!(walk.regions(4), ["eu", "eu", "eu", "AllTried"]);
+    let draining = world.endpoint_id("api", "eu", 3);
+    assert!(walk.tried.iter().all(|(_, id)| *id != draining));
+}
+
+#[test]
+fn the_second_attempt_prefers_another_az() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoint("192.0.2.1:80", Up)
+        .az("a")
+        .endpoint("192.0.2.2:80", Up)
+        .az("a")
+        .endpoint("192.0.2.3:80", Up)
+        .az("a")
+        .endpoint("192.0.2.4:80", Up)
+        .az("b")
+        .build();
+    let az = |id| world.topology.endpoint(id).unwrap().az.clone().unwrap();
+
+    for random in 0..200 {
+        let mut walk = Walk::new(&world);
+        walk.random = random;
+        let (first, second) = (walk.next().unwrap(), walk.next().unwrap());
+        assert_ne!(az(first.endpoint), az(second.endpoint));
+    }
+}
+
+#[test]
+fn the_idle_endpoint_of_two_serves() {
+    let world = World::new().region("eu", Up).endpoints(2).build();
+    let busy = world.endpoint_id("api", "eu", 0);
+
+    for random in 0..100 {
+        let mut walk = Walk::new(&world);
+        walk.random = random;
+        let _running = walk.loads.begin(busy);
+        assert_ne!(walk.next().unwrap().endpoint, busy);
+    }
+}
+
+#[test]
+fn a_region_that_is_out_is_passed_over_and_the_reason_says_so() {
+    let world = World::new()
+        .region("eu", Down)
+        .region("us", Up)
+        .priority(2)
+        .build();
+
+    let selected = Walk::new(&world).next().unwrap();
+
+    let from = world.region_id("eu");
+    assert_eq!(&*selected.region_name, "us");
+    assert_eq!(selected.reason, Reason::FailedOver { from });
+    assert!(!selected.ignored_health);
+}
+
+#[test]
+fn what_failed_is_tried_when_all_else_was_and_what_the_operator_drains_is_not() {
+    let world = World::new()
+        .region("eu", Up)
+        .region("us", Down)
+        .region("ap", Draining)
+        .build();
+
+    assert_eq!(Walk::new(&world).regions(3), ["eu", "us", "AllTried"]);
+}
+
+#[test]
+fn with_all_down_an_endpoint_is_tried_all_the_same_unless_the_operator_wants_a_refusal() {
+    let open = World::new().region("eu", Down).endpoints(2);
+    let closed = open.clone().all_down(AllDown::NoData).build();
+    let fallback = AllDown::Fallback([[192, 0, 2, 9].into()].into());
+    let elsewhere = open.clone().all_down(fallback).build();
+    let open = open.build();
+
+    let selected = Walk::new(&open).next().unwrap();
+
+    assert_eq!(selected.reason, Reason::AllDown);
+    assert!(selected.ignored_health);
+    for world in [closed, elsewhere] {
+        assert_eq!(Walk::new(&world).next().unwrap_err(), NoEndpoint::NoData);
+    }
+}
+
+#[test]
+fn a_pool_without_endpoints_or_without_regions_has_no_members() {
+    let empty = World::new().region("eu", Up).endpoints(0).build();
+    let bare = World::new().bare_region("eu").build();
+
+    for world in [empty, bare] {
+        assert_eq!(Walk::new(&world).next().unwrap_err(), NoEndpoint::NoMembers);
+    }
+}
+
+#[test]
+fn a_pool_that_is_gone_has_no_members() {
+    let world = World::new().region("eu", Up).build();
+    let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
+    let ask = SelectAsk {
+        pool: PoolId::from_index(99).unwrap(),
+        policy: &SteeringPolicy::Nearest,
+        place: &place,
+        key: 0,
+        random: 0,
+        tried: &[],
+    };
+
+    let refused = select(&world, &LoadTable::default(), &ask).unwrap_err();
+
+    assert_eq!(refused, NoEndpoint::NoMembers);
+}
+
+#[test]
+fn an_endpoint_without_an_address_is_passed_over_until_it_resolves() {
+    let unresolved = named_endpoints(&[&[], &[]]);
+    let half = named_endpoints(&[&[], &["192.0.2.7:80"]]);
+
+    assert_eq!(
+        Walk::new(&unresolved).next().unwrap_err(),
+        NoEndpoint::Unresolved
+    );
+    let mut walk = Walk::new(&half);
+    assert_eq!(
+        walk.next().unwrap().address,
+        "192.0.2.7:80".parse().unwrap()
+    );
+    assert_eq!(walk.next().unwrap_err(), NoEndpoint::AllTried);
+}
+
+#[test]
+fn a_name_with_several_addresses_is_reached_at_all_of_them() {
+    let world = named_endpoints(&[&["192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80"]]);
+    let mut counts = std::collections::BTreeMap::new();
+    let mut random = 1_u64;
+    for _ in 0..3_000 {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let mut walk = Walk::new(&world);
+        walk.random = random;
+        *counts.entry(walk.next().unwrap().address).or_insert(0) += 1;
+    }
+
+    assert_eq!(counts.len(), 3);
+    assert!(
+        counts.values().all(|n| (900..1_100).contains(n)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn all_attempts_of_a_request_see_one_ranking_under_a_weighted_policy() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoints(2)
+        .region("us", Up)
+        .endpoints(2)
+        .region("ap", Up)
+        .endpoints(2)
+        .build();
+    let mut walk = Walk::new(&world);
+    walk.policy = SteeringPolicy::Weighted(Weights::default());
+
+    let regions = walk.regions(6);
+
+    assert_eq!(regions[0], regions[1]);
+    assert_eq!(regions[2], regions[3]);
+    assert_eq!(regions[4], regions[5]);
+    let distinct: std::collections::HashSet<_> = regions.iter().collect();
+    assert_eq!(distinct.len(), 3);
+}
+
+/// A pool `api` in `eu` whose endpoints are host names that resolve to these.
+fn named_endpoints(addresses: &[&[&str]]) -> Snapshot {
+    let (region, pool) = (
+        RegionId::from_index(0).unwrap(),
+        PoolId::from_index(0).unwrap(),
+    );
+    let ids: Vec<EndpointId> = (0..addresses.len())
+        .map(|index| EndpointId::from_index(index).unwrap())
+        .collect();
+    let endpoint = |id: &EndpointId| Endpoint {
+        id: *id,
+        pool,
+        region,
+        name: format!("host-{}.test:80", id.index()).into(),
+        target: Target::Host {
+            host: format!("host-{}.test", id.index()).into(),
+            port: 80,
+        },
+        az: None,
+        weight: Weight::DEFAULT,
+        protocol: EndpointProtocol::Http1,
+        tls: None,
+    };
+    let health = |(id, addresses): (&EndpointId, &&[&str])| {
+        let health = EndpointHealth {
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            ..EndpointHealth::default()
+        };
+        (*id, health)
+    };
+    let topology = Topology::new(
+        vec![Region::new(region, "eu", None)],
+        vec![Pool {
+            id: pool,
+            name: "api".into(),
+            members: vec![Member {
+                region,
+                weight: Weight::DEFAULT,
+                priority: 1,
+                addresses: Addresses::OfEndpoints,
+                endpoints: ids.clone(),
+            }],
+            failover: FailoverRule {
+                threshold: Ratio::new(0.5).unwrap(),
+                hold_down: std::time::Duration::ZERO,
+                all_down: AllDown::FailOpen,
+            },
+        }],
+        ids.iter().map(endpoint).collect(),
+    );
+    Snapshot::new(
+        Generation(1),
+        Timestamp::default(),
+        Arc::new(topology),
+        ids.iter().zip(addresses).map(health).collect(),
+        vec![(pool, vec![MemberHealth::default()])],
+    )
+}
