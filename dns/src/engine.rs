@@ -12,6 +12,7 @@ use sealane_steering::{GeoTable, Reason};
 use crate::answer::{Answer, Written, refuse};
 use crate::config::{Config, Limits};
 use crate::lookup::{Found, find};
+use crate::name::Name;
 use crate::question::{Head, LowerName, Question, Refusal, Rejected};
 use crate::steer::{Family, Outcome, choose, place};
 use crate::ttl::negative_ttl;
@@ -138,13 +139,10 @@ impl Asked<'_, '_> {
             let name = alias.as_ref().unwrap_or(&self.question.name);
             let is_first = hop == 0;
             match find(&self.rules.table, name) {
-                Found::Name { zone, node } => {
-                    let next = match self.at_name(zone, node, answer) {
-                        Step::Done(steered) => return steered,
-                        Step::Alias(next) => next,
-                    };
-                    alias = Some(next);
-                }
+                Found::Name { zone, node } => match self.at_name(zone, node, answer) {
+                    Step::Done(steered) => return steered,
+                    Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
+                },
                 Found::NoName { zone } => {
                     answer.rcode = Rcode::NxDomain;
                     answer.negative(zone, negative_ttl(zone, None));
@@ -166,7 +164,7 @@ impl Asked<'_, '_> {
         None
     }
 
-    fn at_name(&self, zone: &Zone, node: &Node, answer: &mut Answer<'_, '_>) -> Step {
+    fn at_name<'t>(&self, zone: &Zone, node: &'t Node, answer: &mut Answer<'_, '_>) -> Step<'t> {
         let rtype = self.question.rtype;
         if let Some(steered) = &node.steered
             && let Some(family) = family(rtype)
@@ -179,10 +177,9 @@ impl Asked<'_, '_> {
         }
         if let Some((set, target)) = alias(node) {
             answer.alias(set, target);
-            let any = rtype == rtype::ANY;
-            return match LowerName::from_wire(target.wire()) {
-                Some(next) if !any => Step::Alias(next),
-                _ => Step::Done(None),
+            return match rtype {
+                rtype::ANY => Step::Done(None),
+                _ => Step::Alias(target),
             };
         }
         if rtype == rtype::ANY && !node.is_empty() {
@@ -242,10 +239,10 @@ impl Asked<'_, '_> {
     }
 }
 
-enum Step {
+enum Step<'t> {
     Done(Option<SteeredTo>),
     /// Go on with this name.
-    Alias(LowerName),
+    Alias(&'t Name),
 }
 
 const fn family(rtype: u16) -> Option<Family> {
@@ -256,7 +253,7 @@ const fn family(rtype: u16) -> Option<Family> {
     }
 }
 
-fn alias(node: &Node) -> Option<(&RecordSet, &crate::name::Name)> {
+fn alias(node: &Node) -> Option<(&RecordSet, &Name)> {
     let set = node.set(rtype::CNAME)?;
     Some((set, set.target.as_ref()?))
 }

@@ -1,18 +1,32 @@
 //! Authoritative GeoDNS: static zones, and names whose addresses follow the health map.
 //!
-//! Built by the daemon from [`Config`]; knows neither the proxy nor control.
+//! Built by the daemon from [`Config`] and [`Deps`]; knows neither the proxy nor control.
+//! Read [`engine`] first, then [`steer`]. The rest in reading order:
+//! [`question`] (strict parser) → [`lookup`] (RFC 1034) → [`zone`] (what rules are compiled into) →
+//! `answer` (composing) → `serve` (sockets). [`name`] and [`record`] read what operators write.
 
-mod answer;
 pub mod config;
 pub mod engine;
-pub mod lookup;
-pub mod name;
+#[doc(hidden)]
 pub mod question;
-pub mod record;
+
+pub mod lookup;
 pub mod steer;
 mod ttl;
-pub mod wire;
 pub mod zone;
+
+mod answer;
+mod explain;
+pub mod metrics;
+mod serve;
+mod server;
+
+pub mod name;
+pub mod record;
+pub mod wire;
 mod zone_file;
 
 pub use config::Config;
+pub use explain::ExplainError;
+pub use serve::bind::BindError;
+pub use server::{Deps, Dns, Options, Prepared};

@@ -97,9 +97,9 @@ mod tests {
             "example",
             &[
                 "@ NS ns.example.com.",
-                r#"* 3600 TXT "a wildcard"#,
+                "* 3600 TXT wildcard",
                 "* MX 10 host1",
-                r#"sub.* TXT "not a wildcard"#,
+                "sub.* TXT other",
                 "host1 A 192.0.2.1",
                 "_ssh._tcp.host1 SRV 0 0 22 host1",
                 "subdel NS ns.example.com.",

@@ -1,0 +1,112 @@
+//! What a steered name would be answered with, for people: the engine's own steps, with everything
+//! that led to them. Decides nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sealane_model::{ScopePrefix, Snapshot};
+use sealane_steering::{Ask, Decision};
+
+use crate::engine::Rules;
+use crate::lookup::{Found, find};
+use crate::name::{Name, NameError};
+use crate::question::{ClientSubnet, LowerName};
+use crate::steer::{Choice, Family, Outcome, from_ranking, place};
+use crate::wire::rtype;
+
+/// Why there is nothing to explain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    #[error(transparent)]
+    NotAName(#[from] NameError),
+    #[error("{name} is in none of the zones served here")]
+    NotOurs { name: Name },
+    #[error("{name} does not exist")]
+    NoName { name: Name },
+    #[error("{name} is an alias of {target}: ask for that one")]
+    Alias { name: Name, target: Name },
+    #[error("{name} is not steered: its records are the same for everyone")]
+    NotSteered { name: Name },
+    #[error("{name} is delegated to other name servers")]
+    Delegated { name: Name },
+}
+
+pub(crate) fn explain(
+    rules: &Rules,
+    world: &Arc<Snapshot>,
+    name: &str,
+    client: IpAddr,
+) -> Result<Decision, ExplainError> {
+    let name = Name::parse(name, None)?;
+    let Some(lower) = LowerName::from_wire(name.wire()) else {
+        return Err(ExplainError::NotOurs { name });
+    };
+    let node = match find(&rules.table, &lower) {
+        Found::Name { node, .. } => node,
+        Found::NoName { .. } => return Err(ExplainError::NoName { name }),
+        Found::Delegation { .. } => return Err(ExplainError::Delegated { name }),
+        Found::NotOurs => return Err(ExplainError::NotOurs { name }),
+    };
+    let Some(steered) = &node.steered else {
+        let alias = node.set(rtype::CNAME).and_then(|set| set.target.clone());
+        return Err(match alias {
+            Some(target) => ExplainError::Alias { name, target },
+            None => ExplainError::NotSteered { name },
+        });
+    };
+    let client = client.to_canonical();
+    let subnet = ClientSubnet {
+        address: Some(client),
+        source: if client.is_ipv4() { 32 } else { 128 },
+        data: &[],
+    };
+    let placed = place(
+        steered.ignore_client_subnet,
+        Some(&subnet),
+        client,
+        &rules.geo,
+    );
+    let ask = Ask {
+        pool: steered.pool,
+        policy: &steered.policy,
+        place: &placed.place,
+        key: placed.place.key(),
+    };
+    let explanation = sealane_steering::explain(&ask, world);
+    let choose = |family| from_ranking(steered, family, &explanation.ranking, world);
+    let (v4, v6) = (choose(Family::V4), choose(Family::V6));
+    let scope = |choice: &Choice| placed.answered_scope(choice.scope);
+    let notes = vec![
+        ("answer_a", describe(&v4)),
+        ("answer_aaaa", describe(&v6)),
+        ("ttl", format!("{}s", v4.ttl.as_secs())),
+        ("scope", describe_scope(scope(&v4).max(scope(&v6)))),
+    ];
+    Ok(Decision {
+        via: steered.owner.to_string(),
+        pool: steered.pool,
+        policy: steered.policy.as_str(),
+        place: placed.place,
+        explanation,
+        world: Arc::clone(world),
+        notes,
+    })
+}
+
+fn describe(choice: &Choice) -> String {
+    match choice.outcome {
+        Outcome::Addresses => {
+            let addresses: Vec<_> = choice.addresses.iter().map(IpAddr::to_string).collect();
+            addresses.join(" ")
+        }
+        Outcome::NoData => "none (NODATA)".to_owned(),
+        Outcome::NotKnown => "no address is known (SERVFAIL)".to_owned(),
+    }
+}
+
+fn describe_scope(scope: u8) -> String {
+    match ScopePrefix(scope) {
+        ScopePrefix::EVERYONE => "/0 (everyone)".to_owned(),
+        ScopePrefix(bits) => format!("/{bits}"),
+    }
+}

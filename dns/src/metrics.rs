@@ -1,0 +1,228 @@
+//! Names, units and labels of this crate's metrics. Counts only; exposes nothing.
+//!
+//! Labels come from enums and from region names, so the configuration bounds their number.
+
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use sealane_model::{RegionId, Topology};
+
+use crate::engine::{Answered, Transport};
+use crate::wire::Rcode;
+
+/// Tells the recorder what each metric means. To be called once the recorder is installed.
+pub fn describe() {
+    let count = Unit::Count;
+    describe_counter!(
+        "dns_questions_total",
+        count,
+        "Messages received, by transport."
+    );
+    describe_counter!(
+        "dns_answers_total",
+        count,
+        "Answers sent, by transport and response code."
+    );
+    describe_counter!(
+        "dns_ignored_total",
+        count,
+        "Messages that get no answer: answers, and what is shorter than a header."
+    );
+    describe_counter!(
+        "dns_truncated_total",
+        count,
+        "Answers too long for their datagram; the asker comes back by TCP."
+    );
+    describe_counter!(
+        "dns_client_subnet_total",
+        count,
+        "Questions that told their client's subnet (EDNS Client Subnet)."
+    );
+    describe_counter!(
+        "dns_steered_answers_total",
+        count,
+        "Answers for steered names, by reason."
+    );
+    describe_counter!(
+        "dns_region_answers_total",
+        count,
+        "Answers for steered names, by the region that came first."
+    );
+    describe_counter!(
+        "dns_udp_errors_total",
+        count,
+        "Datagrams that the system would not take or give, by operation."
+    );
+    describe_gauge!("dns_tcp_connections", count, "TCP connections open now.");
+    describe_counter!(
+        "dns_tcp_connections_refused_total",
+        count,
+        "TCP connections closed at once because too many were open."
+    );
+    describe_gauge!(
+        "dns_names",
+        count,
+        "Names served, those without data of their own included."
+    );
+}
+
+/// Words of [`sealane_steering::Reason`], in the order of [`reason_index`].
+const REASONS: [&str; 11] = [
+    "weighted_latency",
+    "nearest",
+    "weighted",
+    "priority",
+    "pinned",
+    "failed_over",
+    "hold_down_ignored",
+    "all_down",
+    "no_data",
+    "fallback",
+    "no_members",
+];
+
+fn reason_index(word: &str) -> Option<usize> {
+    REASONS.iter().position(|reason| *reason == word)
+}
+
+/// Handles of one transport's metrics.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    questions: Counter,
+    ignored: Counter,
+    truncated: Counter,
+    client_subnet: Counter,
+    answers: [Counter; Rcode::ALL.len()],
+    reasons: [Counter; REASONS.len()],
+    pub(crate) receive_errors: Counter,
+    pub(crate) send_errors: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(transport: Transport) -> Self {
+        let transport = transport.as_str();
+        Self {
+            questions: counter!("dns_questions_total", "transport" => transport),
+            ignored: counter!("dns_ignored_total", "transport" => transport),
+            truncated: counter!("dns_truncated_total"),
+            client_subnet: counter!("dns_client_subnet_total"),
+            answers: Rcode::ALL.map(|rcode| {
+                counter!("dns_answers_total", "transport" => transport, "code" => rcode.as_str())
+            }),
+            reasons: REASONS.map(|reason| counter!("dns_steered_answers_total", "reason" => reason)),
+            receive_errors: counter!("dns_udp_errors_total", "operation" => "receive"),
+            send_errors: counter!("dns_udp_errors_total", "operation" => "send"),
+            connections: gauge!("dns_tcp_connections"),
+            connections_refused: counter!("dns_tcp_connections_refused_total"),
+        }
+    }
+}
+
+pub(crate) fn set_names(names: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 names")]
+    gauge!("dns_names").set(names as f64);
+}
+
+/// Plain numbers, gathered over a batch of questions and added to the shared counters at its end:
+/// threads that answer do not meet on a counter's cache line for each question.
+#[derive(Default)]
+pub(crate) struct Tally {
+    questions: u64,
+    ignored: u64,
+    truncated: u64,
+    client_subnet: u64,
+    answers: [u64; Rcode::ALL.len()],
+    reasons: [u64; REASONS.len()],
+    /// By [`RegionId::index`]; as long as the largest id seen, at most 65,536.
+    regions: Vec<u64>,
+    /// Handles, by the same index. A region keeps its id and name as long as the process lives.
+    region_counters: Vec<Option<Counter>>,
+}
+
+impl Tally {
+    pub(crate) fn record(&mut self, answered: Option<&Answered>) {
+        self.questions += 1;
+        let Some(answered) = answered else {
+            self.ignored += 1;
+            return;
+        };
+        self.answers[answered.rcode.index()] += 1;
+        self.truncated += u64::from(answered.truncated);
+        self.client_subnet += u64::from(answered.client_subnet);
+        let Some(steered) = answered.steered else {
+            return;
+        };
+        if let Some(index) = reason_index(steered.reason.as_str()) {
+            self.reasons[index] += 1;
+        }
+        if let Some(region) = steered.region {
+            if self.regions.len() <= region.index() {
+                self.regions.resize(region.index() + 1, 0);
+            }
+            self.regions[region.index()] += 1;
+        }
+    }
+
+    /// Adds everything to the shared counters and begins anew.
+    pub(crate) fn flush(&mut self, metrics: &Metrics, topology: &Topology) {
+        add(&metrics.questions, &mut self.questions);
+        add(&metrics.ignored, &mut self.ignored);
+        add(&metrics.truncated, &mut self.truncated);
+        add(&metrics.client_subnet, &mut self.client_subnet);
+        for (counter, number) in metrics.answers.iter().zip(&mut self.answers) {
+            add(counter, number);
+        }
+        for (counter, number) in metrics.reasons.iter().zip(&mut self.reasons) {
+            add(counter, number);
+        }
+        self.region_counters
+            .resize_with(self.regions.len(), || None);
+        let regions = self.regions.iter_mut().zip(&mut self.region_counters);
+        for (index, (number, counter)) in regions.enumerate() {
+            if *number == 0 {
+                continue;
+            }
+            let counter = counter.get_or_insert_with(|| region_counter(index, topology));
+            add(counter, number);
+        }
+    }
+}
+
+fn region_counter(index: usize, topology: &Topology) -> Counter {
+    let region = RegionId::from_index(index);
+    let name = region.map_or("?", |region| topology.region_name(region));
+    counter!("dns_region_answers_total", "region" => name.to_owned())
+}
+
+fn add(counter: &Counter, number: &mut u64) {
+    if *number != 0 {
+        counter.increment(std::mem::take(number));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sealane_steering::Reason;
+
+    #[test]
+    fn every_reason_has_its_counter() {
+        let region = RegionId::from_index(0).unwrap();
+        let reasons = [
+            Reason::WeightedLatency,
+            Reason::Nearest,
+            Reason::Weighted,
+            Reason::Priority,
+            Reason::Pinned,
+            Reason::FailedOver { from: region },
+            Reason::HoldDownIgnored,
+            Reason::AllDown,
+            Reason::NoData,
+            Reason::Fallback,
+            Reason::NoMembers,
+        ];
+        for (place, reason) in reasons.iter().enumerate() {
+            assert_eq!(reason_index(reason.as_str()), Some(place));
+        }
+    }
+}

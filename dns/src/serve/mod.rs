@@ -1,0 +1,53 @@
+//! Transports: everything that touches a socket. What is answered is decided in [`crate::engine`].
+
+pub(crate) mod bind;
+pub(crate) mod stream;
+pub(crate) mod udp;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use sealane_model::SnapshotReader;
+use tokio::sync::Notify;
+
+use crate::engine::Rules;
+
+/// What all threads read.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) world: SnapshotReader,
+    pub(crate) rules: Arc<ArcSwap<Rules>>,
+    /// TCP connections open now, on all addresses; at most `Limits::tcp_connections`.
+    pub(crate) connections: AtomicUsize,
+}
+
+/// Tells the threads of one address to answer what they have and end.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    asked: AtomicBool,
+    /// For those that wait in a runtime; the others look at `asked` each [`udp::RECEIVE_WAIT`].
+    wake: Notify,
+}
+
+impl Stop {
+    pub(crate) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Resolves when [`Stop::ask`] was called, be it before or after.
+    pub(crate) async fn asked(&self) {
+        let notified = self.wake.notified();
+        tokio::pin!(notified);
+        // Registers before looking, so that an `ask` in between is not missed.
+        notified.as_mut().enable();
+        if !self.is_asked() {
+            notified.await;
+        }
+    }
+}

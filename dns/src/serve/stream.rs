@@ -1,0 +1,199 @@
+//! BORDER. TCP (RFC 7766): hickory carries the messages, the engine answers them.
+//!
+//! hickory's framing (`TcpStream`) and idle limit (`TimeoutStream`) are used; its accept loop is not,
+//! because it takes any number of connections, and its parser and catalog are not, because they
+//! answer otherwise than over UDP. Questions and answers pass through here as octets.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hickory_server::net::runtime::iocompat::AsyncIoTokioAsStd;
+use hickory_server::net::tcp::TcpStream;
+use hickory_server::net::{BufDnsStreamHandle, DnsStreamHandle};
+use hickory_server::proto::op::SerialMessage;
+use hickory_server::server::TimeoutStream;
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
+
+use super::{Shared, Stop};
+use crate::engine::{STREAM_SIZE_MAX, Transport, answer};
+use crate::metrics::{Metrics, Tally};
+
+/// Answers of one connection that wait to be sent. One would do: the next question is read when the
+/// answer before it has left.
+const ANSWERS_WAITING_MAX: usize = 4;
+/// How long a connection has, once the server stops, for what it has already sent.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+/// Rest after an error in accepting (out of file descriptors, say): it will not go away at once.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Serves one address on the calling thread until asked to stop.
+pub(crate) fn run(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(listener, shared, stop)));
+    if let Err(error) = served {
+        error!(%error, "could not serve DNS over TCP");
+    }
+}
+
+async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let metrics = Metrics::new(Transport::Stream);
+    let mut connections = JoinSet::new();
+    let mut was_full = false;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.asked() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "could not accept a DNS connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+                continue;
+            }
+        };
+        let Some(seat) = Seat::take(shared, &metrics) else {
+            metrics.connections_refused.increment(1);
+            if !was_full {
+                warn!(
+                    "as many DNS connections over TCP as allowed are open; more are closed at once"
+                );
+            }
+            was_full = true;
+            continue;
+        };
+        was_full = false;
+        // Answers are whole; waiting to send them together with later ones only delays them.
+        let _ = stream.set_nodelay(true);
+        connections.spawn(Connection::new(seat, stop, peer).run(stream));
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// One of `Limits::tcp_connections`, given back when dropped.
+struct Seat {
+    shared: Arc<Shared>,
+    metrics: Metrics,
+}
+
+impl Seat {
+    fn take(shared: &Arc<Shared>, metrics: &Metrics) -> Option<Self> {
+        let most = shared.rules.load().limits.tcp_connections;
+        let taken = shared
+            .connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+                (open < most).then_some(open + 1)
+            });
+        taken.ok()?;
+        metrics.connections.increment(1.0);
+        Some(Self {
+            shared: Arc::clone(shared),
+            metrics: metrics.clone(),
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+        self.metrics.connections.decrement(1.0);
+    }
+}
+
+struct Connection {
+    seat: Seat,
+    stop: Arc<Stop>,
+    peer: SocketAddr,
+    tally: Tally,
+}
+
+impl Connection {
+    fn new(seat: Seat, stop: &Arc<Stop>, peer: SocketAddr) -> Self {
+        Self {
+            seat,
+            stop: Arc::clone(stop),
+            peer,
+            tally: Tally::default(),
+        }
+    }
+
+    async fn run(mut self, stream: tokio::net::TcpStream) {
+        let idle = self.seat.shared.rules.load().limits.tcp_idle;
+        let (messages, mut replies) = TcpStream::from_stream_with_buffer_size(
+            AsyncIoTokioAsStd(stream),
+            self.peer,
+            ANSWERS_WAITING_MAX,
+        );
+        // The limit runs from message to message, so that octets sent one by one don't prolong it;
+        // it also ends a connection whose client takes no answers. Zero would mean none.
+        let mut messages = TimeoutStream::new(messages, idle.max(Duration::from_millis(1)));
+        let stop = Arc::clone(&self.stop);
+        loop {
+            let message = tokio::select! {
+                // First, or a client that never pauses would be served for ever.
+                biased;
+                () = stop.asked() => break,
+                message = messages.next() => message,
+            };
+            if self.take(message, &mut replies).is_none() {
+                return;
+            }
+        }
+        let last_words = async {
+            while let Some(message) = messages.next().await {
+                self.take(Some(message), &mut replies)?;
+            }
+            Some(())
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+    }
+
+    /// Answers one message. `None` when the connection is over.
+    fn take(
+        &mut self,
+        message: Option<io::Result<SerialMessage>>,
+        replies: &mut BufDnsStreamHandle,
+    ) -> Option<()> {
+        let message = match message? {
+            Ok(message) => message,
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "DNS connection closed");
+                return None;
+            }
+        };
+        let reply = self.answer(message.bytes())?;
+        replies.send(SerialMessage::new(reply, self.peer)).ok()
+    }
+
+    /// `None`, and so the end, for what gets no answer: nothing good follows such a message.
+    fn answer(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+        let shared = &self.seat.shared;
+        let (rules, world) = (shared.rules.load(), shared.world.load());
+        let mut reply = vec![0; STREAM_SIZE_MAX];
+        let source = self.peer.ip();
+        let answered = answer(
+            message,
+            source,
+            Transport::Stream,
+            &rules,
+            &world,
+            &mut reply,
+        );
+        self.tally.record(answered.as_ref());
+        self.tally.flush(&self.seat.metrics, &world.topology);
+        reply.truncate(answered?.length);
+        reply.shrink_to_fit();
+        Some(reply)
+    }
+}

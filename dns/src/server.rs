@@ -1,0 +1,341 @@
+//! The name server as a whole: binds addresses, runs their threads, takes new rules, stops.
+//!
+//! Answers nothing itself; see [`crate::engine`]. Its methods never wait for a question.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sealane_model::SnapshotReader;
+use sealane_steering::Decision;
+use tracing::{debug, error, info, warn};
+
+use crate::config::Config;
+use crate::engine::Rules;
+use crate::explain::{ExplainError, explain};
+use crate::metrics::set_names;
+use crate::serve::bind::{BindError, Bound, bind};
+use crate::serve::{Shared, Stop, stream, udp};
+
+/// What the name server is given to work with.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    pub world: SnapshotReader,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// UDP threads for each address; one for each core that DNS may use.
+    pub workers: NonZeroUsize,
+}
+
+#[derive(Debug)]
+pub struct Dns {
+    shared: Arc<Shared>,
+    workers: NonZeroUsize,
+    /// Which addresses are served, and by what. A lock because rules are replaced and the server is
+    /// stopped through `&self`; held for moments, by the few who run the program, and by no thread
+    /// that answers.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    services: Vec<Service>,
+    /// Threads of removed addresses that are about to end.
+    ending: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Sockets are open, nobody reads them.
+    Bound,
+    /// Each thread holds a sender; when all are gone, the receiver knows.
+    Running {
+        alive: Sender<Infallible>,
+        all_ended: Receiver<Infallible>,
+    },
+    Stopped,
+}
+
+/// One address.
+#[derive(Debug)]
+struct Service {
+    requested: SocketAddr,
+    address: SocketAddr,
+    /// Until threads take them.
+    sockets: Option<Bound>,
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// New rules with the sockets that they need, ready to take effect. Dropped, it changes nothing.
+#[derive(Debug)]
+pub struct Prepared {
+    rules: Rules,
+    wanted: Vec<SocketAddr>,
+    new: Vec<Bound>,
+}
+
+impl Dns {
+    /// Binds UDP and TCP of every address. Answers nothing yet: questions wait in the kernel.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first address that cannot be had, because another program has it, for
+    /// instance. What was bound until then is let go of.
+    pub fn bind(config: Config, deps: Deps, options: Options) -> Result<Self, BindError> {
+        let rules = Rules::compile(&config);
+        let wanted = unique(&config.bind);
+        let new = bind_all(&wanted, &[], options.workers)?;
+        set_names(rules.table.len());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                world: deps.world,
+                rules: Arc::new(ArcSwap::from_pointee(rules)),
+                connections: AtomicUsize::new(0),
+            }),
+            workers: options.workers,
+            state: Mutex::new(State {
+                stage: Stage::Bound,
+                services: new.into_iter().map(Service::new).collect(),
+                ending: Vec::new(),
+            }),
+        })
+    }
+
+    /// The addresses served, with the ports that the system chose, in the order of the rules.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let state = self.state();
+        state
+            .services
+            .iter()
+            .map(|service| service.address)
+            .collect()
+    }
+
+    /// Starts the threads. A second call, and one after [`Dns::stop`], does nothing.
+    ///
+    /// # Errors
+    /// The system gives no more threads; those that began are stopped.
+    pub fn start(&mut self) -> io::Result<()> {
+        let mut state = self.state();
+        if !matches!(state.stage, Stage::Bound) {
+            return Ok(());
+        }
+        let (alive, all_ended) = channel();
+        for service in &mut state.services {
+            let started = service.start(&self.shared, &alive);
+            if let Err(error) = started {
+                state.services.iter().for_each(|service| service.stop.ask());
+                state.stage = Stage::Stopped;
+                return Err(error);
+            }
+        }
+        state.stage = Stage::Running { alive, all_ended };
+        Ok(())
+    }
+
+    /// Compiles new rules and binds what addresses they add. Changes nothing yet.
+    ///
+    /// # Errors
+    /// [`BindError`] for an address that is new and cannot be had.
+    pub fn prepare(&self, config: Config) -> Result<Prepared, BindError> {
+        let wanted = unique(&config.bind);
+        let served: Vec<(SocketAddr, SocketAddr)> = {
+            let state = self.state();
+            let services = state.services.iter();
+            services.map(|s| (s.requested, s.address)).collect()
+        };
+        let missing = |address: &&SocketAddr| !served.iter().any(|(r, _)| r == *address);
+        let missing: Vec<_> = wanted.iter().filter(missing).copied().collect();
+        let ours: Vec<_> = served.iter().map(|(_, address)| *address).collect();
+        Ok(Prepared {
+            rules: Rules::compile(&config),
+            new: bind_all(&missing, &ours, self.workers)?,
+            wanted,
+        })
+    }
+
+    /// Answers by new rules from now on: at once for addresses that stay, whose sockets are not
+    /// touched. New addresses begin; removed ones answer what waits in their sockets and end.
+    pub fn replace_rules(&self, prepared: Prepared) {
+        let Prepared { rules, wanted, new } = prepared;
+        set_names(rules.table.len());
+        self.shared.rules.store(Arc::new(rules));
+
+        let mut state = self.state();
+        let state = &mut *state;
+        let (mut kept, removed): (Vec<_>, Vec<_>) = std::mem::take(&mut state.services)
+            .into_iter()
+            .partition(|service| wanted.contains(&service.requested));
+        state.ending.retain(|thread| !thread.is_finished());
+        for service in removed {
+            info!(address = %service.address, "DNS address removed");
+            service.stop.ask();
+            state.ending.extend(service.threads);
+        }
+        for bound in new {
+            // Two `prepare`s at once may both have bound it; the first to come keeps it.
+            if kept
+                .iter()
+                .any(|service| service.requested == bound.requested)
+            {
+                continue;
+            }
+            info!(address = %bound.address, "DNS address added");
+            let mut service = Service::new(bound);
+            if let Stage::Running { alive, .. } = &state.stage
+                && let Err(error) = service.start(&self.shared, alive)
+            {
+                error!(address = %service.address, %error, "could not start DNS threads");
+            }
+            kept.push(service);
+        }
+        let order = |service: &Service| wanted.iter().position(|w| *w == service.requested);
+        kept.sort_by_key(order);
+        state.services = kept;
+    }
+
+    /// What a steered name would be answered with now, and why.
+    ///
+    /// # Errors
+    /// [`ExplainError`] for what is no steered name of ours.
+    pub fn explain(&self, name: &str, client: IpAddr) -> Result<Decision, ExplainError> {
+        explain(
+            &self.shared.rules.load(),
+            &self.shared.world.load_full(),
+            name,
+            client,
+        )
+    }
+
+    /// Stops receiving, answers what has been received, and waits for the threads to end, at most
+    /// until `deadline` has passed. UDP threads need up to 200 ms to notice.
+    pub fn stop(&self, deadline: Duration) {
+        let (stage, threads) = {
+            let mut state = self.state();
+            let mut threads = std::mem::take(&mut state.ending);
+            for service in std::mem::take(&mut state.services) {
+                service.stop.ask();
+                threads.extend(service.threads);
+            }
+            (std::mem::replace(&mut state.stage, Stage::Stopped), threads)
+        };
+        let Stage::Running { alive, all_ended } = stage else {
+            return;
+        };
+        drop(alive);
+        // Nothing is ever sent: it returns when the last thread has dropped its sender.
+        let _ = all_ended.recv_timeout(deadline);
+        let late = threads
+            .iter()
+            .filter(|thread| !thread.is_finished())
+            .count();
+        debug!(late, "DNS stopped");
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked while holding it left at worst a service without threads.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Dns {
+    /// Threads that nobody owns any more end by themselves.
+    fn drop(&mut self) {
+        self.state()
+            .services
+            .iter()
+            .for_each(|service| service.stop.ask());
+    }
+}
+
+impl Service {
+    fn new(bound: Bound) -> Self {
+        Self {
+            requested: bound.requested,
+            address: bound.address,
+            sockets: Some(bound),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        }
+    }
+
+    fn start(&mut self, shared: &Arc<Shared>, alive: &Sender<Infallible>) -> io::Result<()> {
+        let Some(Bound { udp, tcp, .. }) = self.sockets.take() else {
+            return Ok(());
+        };
+        for socket in udp {
+            let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
+            let run = move || until_stopped(&stop, || udp::run(&socket, &shared, &stop));
+            self.threads.push(spawn("dns-udp", alive, run)?);
+        }
+        let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
+        let run = move || stream::run(tcp, &shared, &stop);
+        self.threads.push(spawn("dns-tcp", alive, run)?);
+        Ok(())
+    }
+}
+
+fn spawn(
+    name: &str,
+    alive: &Sender<Infallible>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let alive = alive.clone();
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        run();
+        drop(alive);
+    })
+}
+
+/// Rest after a panic, so that one that repeats does not burn a core.
+const PANIC_REST: Duration = Duration::from_millis(100);
+
+/// Runs again after a panic: one question that brings a fault to light must not end the service.
+fn until_stopped(stop: &Stop, mut run: impl FnMut()) {
+    while catch_unwind(AssertUnwindSafe(&mut run)).is_err() {
+        error!("a DNS thread failed and begins anew; please report this");
+        if stop.is_asked() {
+            warn!("questions that waited for the failed DNS thread are lost");
+            return;
+        }
+        thread::sleep(PANIC_REST);
+    }
+}
+
+fn unique(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut unique: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !unique.contains(address) {
+            unique.push(*address);
+        }
+    }
+    unique
+}
+
+/// `ours`: addresses that this process has already.
+fn bind_all(
+    wanted: &[SocketAddr],
+    ours: &[SocketAddr],
+    workers: NonZeroUsize,
+) -> Result<Vec<Bound>, BindError> {
+    let mut bound: Vec<Bound> = Vec::with_capacity(wanted.len());
+    for address in wanted {
+        let mut held = ours.iter().copied().chain(bound.iter().map(|b| b.address));
+        let shared =
+            held.any(|held| held.port() == address.port() && held.is_ipv4() == address.is_ipv4());
+        bound.push(bind(*address, workers, shared)?);
+    }
+    Ok(bound)
+}
