@@ -41,3 +41,53 @@ const fn is_up(verdict: Verdict) -> bool {
 const fn is_on_trial(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Probation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Verdict::{Down, Draining, Probation, Suspect, Unknown, Up};
+    use sealane_testkit::{Names, World};
+
+    /// Which of the endpoints, by place, may be given work; and whether health was ignored.
+    fn usable_of(verdicts: &[Verdict]) -> (Vec<usize>, bool) {
+        let mut world = World::new().region("eu", Up).endpoints(0);
+        for (index, verdict) in verdicts.iter().enumerate() {
+            world = world.endpoint(&format!("10.0.0.1:{index}"), *verdict);
+        }
+        let world = world.build();
+        let (member, _) = world
+            .member(world.pool_id("api"), world.region_id("eu"))
+            .unwrap();
+        let usable = usable(member, &world);
+        let place = |id| {
+            member
+                .endpoints
+                .iter()
+                .position(|known| *known == id)
+                .unwrap()
+        };
+        let places = usable.endpoints.into_iter().map(place).collect();
+        (places, usable.ignored_health)
+    }
+
+    #[test]
+    fn the_well_ones_serve_then_the_doubtful_then_those_on_trial() {
+        for (verdicts, expected) in [
+            (&[Up, Suspect, Up, Down][..], &[0, 2][..]),
+            (&[Down, Suspect, Unknown, Probation], &[1, 2]),
+            (&[Down, Probation, Draining], &[1]),
+        ] {
+            assert_eq!(
+                usable_of(verdicts),
+                (expected.to_vec(), false),
+                "{verdicts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn when_none_is_usable_all_are_tried_and_none_exist_none_are() {
+        assert_eq!(usable_of(&[Down, Draining]), (vec![0, 1], true));
+        assert_eq!(usable_of(&[]), (vec![], true));
+    }
+}

@@ -83,3 +83,37 @@ impl ClientPlace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(address: &str) -> u64 {
+        place(address).key()
+    }
+
+    fn place(address: &str) -> ClientPlace {
+        let address = address.parse().unwrap();
+        ClientPlace::locate(address, How::ClientSubnet, &GeoTable::empty())
+    }
+
+    #[test]
+    fn a_network_shares_its_key_and_its_neighbour_has_another() {
+        assert_eq!(key("192.0.2.1"), key("192.0.2.255"));
+        assert_ne!(key("192.0.2.1"), key("192.0.3.1"));
+        assert_eq!(key("2001:db8:0:1200::1"), key("2001:db8:0:12ff::9"));
+        assert_ne!(key("2001:db8:0:1200::1"), key("2001:db8:0:1300::1"));
+    }
+
+    #[test]
+    fn an_ipv4_address_told_in_ipv6_is_the_same_client() {
+        assert_eq!(place("::ffff:192.0.2.1"), place("192.0.2.1"));
+        assert_eq!(place("::ffff:192.0.2.1").key_scope(), ScopePrefix(24));
+        assert_eq!(place("2001:db8::1").key_scope(), ScopePrefix(56));
+    }
+
+    #[test]
+    fn keys_are_the_same_in_every_process() {
+        assert_eq!(key("192.0.2.1"), xxh3_64(&[0, 192, 0, 2]));
+    }
+}

@@ -28,8 +28,9 @@ pub struct Ask<'a> {
 pub struct Ranking {
     regions: SmallVec<[RegionId; 8]>,
     pub reason: Reason,
-    /// The leading bits of the client's address for which this ranking holds, as far as it
-    /// depends on where the client is and on a key from [`ClientPlace::key`]. 0 = for everyone.
+    /// The leading bits of the client's address for which this order holds, as far as it depends
+    /// on where the client is and on a key from [`ClientPlace::key`]. 0 = for everyone. (From
+    /// which region somebody failed over may differ where the order does not.)
     pub scope: ScopePrefix,
     /// One of the pool's regions is in doubt: whoever keeps this ranking should keep it briefly.
     pub suspect: bool,
@@ -326,9 +327,9 @@ fn order(
 fn precedence(ask: &Ask<'_>, candidate: &Candidate) -> (bool, u16, bool, f64) {
     let not_wanted = candidate.weight <= 0.0;
     let (class, rank) = match ask.policy {
-        SteeringPolicy::WeightedLatency(_) if candidate.in_band => (false, turn(ask, candidate)),
+        _ if is_drawn(ask, candidate) => (false, turn(ask, candidate)),
         SteeringPolicy::WeightedLatency(_) => (true, candidate.latency_ms),
-        SteeringPolicy::Weighted(_) => (false, turn(ask, candidate)),
+        SteeringPolicy::Weighted(_) => (true, 0.0),
         SteeringPolicy::Nearest | SteeringPolicy::Priority => (false, candidate.latency_ms),
         SteeringPolicy::Pinned(region) => (*region != candidate.region, candidate.latency_ms),
     };
@@ -338,6 +339,16 @@ fn precedence(ask: &Ask<'_>, candidate: &Candidate) -> (bool, u16, bool, f64) {
         _ => candidate.tier,
     };
     (not_wanted, tier, class, rank)
+}
+
+/// Is its place among those of its tier drawn by the key? Without weight there is nothing to draw.
+fn is_drawn(ask: &Ask<'_>, candidate: &Candidate) -> bool {
+    candidate.weight > 0.0
+        && match ask.policy {
+            SteeringPolicy::WeightedLatency(_) => candidate.in_band,
+            SteeringPolicy::Weighted(_) => true,
+            SteeringPolicy::Nearest | SteeringPolicy::Priority | SteeringPolicy::Pinned(_) => false,
+        }
 }
 
 /// Weighted rendezvous hashing: an exponential arrival time at a rate of the region's appeal. The
@@ -393,22 +404,26 @@ fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, tier: u16, winner: Opt
     }
 }
 
-/// For whom a ranking holds: nobody's place matters where there is nothing to choose from.
+/// For whom the order holds: nobody's place matters where there is nothing to choose from, and
+/// nobody's key where no two are drawn against each other.
 fn scope(ask: &Ask<'_>, candidates: &[Candidate], regions: &[RegionId]) -> ScopePrefix {
     if regions.len() < 2 {
         return ScopePrefix::EVERYONE;
     }
-    let uses_place = !matches!(ask.policy, SteeringPolicy::Weighted(_));
-    let sharing = candidates.iter().filter(|c| c.share > 0.0).count();
-    // Where a weighted choice is not among several now, the order of the rest still is not drawn:
-    // it follows latency. `Weighted` draws its whole order.
-    let draws = sharing > 1 || matches!(ask.policy, SteeringPolicy::Weighted(_));
-    let by_place = if uses_place {
-        ask.place.scope
-    } else {
+    let by_place = if matches!(ask.policy, SteeringPolicy::Weighted(_)) {
         ScopePrefix::EVERYONE
+    } else {
+        ask.place.scope
     };
-    let by_key = if draws {
+    let drawn = |c: &&Candidate| c.position.is_some() && is_drawn(ask, c);
+    let tier_is_shared = |one: &Candidate| {
+        let same_tier = candidates
+            .iter()
+            .filter(drawn)
+            .filter(|c| c.tier == one.tier);
+        same_tier.count() > 1
+    };
+    let by_key = if candidates.iter().filter(drawn).any(tier_is_shared) {
         ask.place.key_scope()
     } else {
         ScopePrefix::EVERYONE
