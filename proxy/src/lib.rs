@@ -1,7 +1,310 @@
-//! The L4/L7 data plane: accepts, routes, selects an endpoint, relays, settles.
+//! The L7 data plane: accepts, routes, selects an endpoint, relays, settles.
+//!
+//! Built by the daemon from [`Config`] and [`Deps`]; knows neither DNS nor control. Read
+//! `http::exchange` first, then `upstream::select`.
 
 pub mod config;
-mod http;
 pub mod metrics;
 pub mod tls;
+
+mod clock;
+mod explain;
+mod http;
+mod io;
+mod listener;
+mod random;
+mod shared;
 mod upstream;
+mod worker;
+
+use std::io::Result as IoResult;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sealane_model::{ObservationSender, SnapshotReader};
+use sealane_steering::Decision;
+use socket2::Socket;
+use tokio::sync::watch;
+
+pub use config::Config;
+pub use explain::ExplainError;
+pub use listener::BindError;
+
+use config::Listener;
+use http::route::RouteTable;
+use listener::{ListenerRule, ListenerState, Opened, bind, listen};
+use shared::{OpenConnections, Phase, Rules, Shared};
+
+/// What the proxy is handed by the daemon.
+#[derive(Clone, Debug)]
+pub struct Deps {
+    pub world: SnapshotReader,
+    pub observations: ObservationSender,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Threads, each with a socket of its own for each address.
+    pub workers: NonZeroUsize,
+}
+
+/// The data plane: its listeners, its workers and the rules they follow.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    options: Options,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    listeners: Vec<Bound>,
+    workers: Vec<worker::Handle>,
+}
+
+/// One address of one listener.
+struct Bound {
+    name: Arc<str>,
+    /// As configured: what a reload compares.
+    asked: SocketAddr,
+    address: SocketAddr,
+    state: Arc<ListenerState>,
+    /// Until they listen.
+    sockets: Vec<Socket>,
+}
+
+/// Rules that are ready to hold: all they need is bound.
+pub struct Prepared {
+    config: Config,
+    new: Vec<Bound>,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy")
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let new: Vec<_> = self.new.iter().map(|bound| bound.address).collect();
+        f.debug_struct("Prepared")
+            .field("new", &new)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// Binds every listener; accepts nothing before [`Proxy::start`].
+    ///
+    /// # Errors
+    /// [`BindError`] for the first address that is in use or not ours.
+    pub fn bind(config: Config, deps: Deps, options: Options) -> Result<Self, BindError> {
+        let listeners = bind_new(&config.listeners, &[], options)?;
+        let rules = Rules {
+            routes: RouteTable::new(&config.routes),
+            config,
+        };
+        let shared = Shared {
+            rules: ArcSwap::from_pointee(rules),
+            world: deps.world,
+            observations: deps.observations,
+            loads: upstream::LoadTable::default(),
+            open: OpenConnections::default(),
+            tls: Arc::default(),
+            phase: watch::Sender::new(Phase::Serving),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            options,
+            state: Mutex::new(State {
+                listeners,
+                workers: Vec::new(),
+            }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Each address with its listener's name; port 0 has become the real one.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let state = self.state();
+        let bound = state.listeners.iter();
+        bound
+            .map(|bound| (Arc::clone(&bound.name), bound.address))
+            .collect()
+    }
+
+    /// Starts the workers, and listens. Does nothing when called again.
+    ///
+    /// # Errors
+    /// When a thread cannot be started or a socket cannot listen.
+    pub fn start(&self) -> IoResult<()> {
+        let mut state = self.state();
+        if !state.workers.is_empty() {
+            return Ok(());
+        }
+        for index in 0..self.options.workers.get() {
+            let worker = worker::start(index, &self.shared)?;
+            state.workers.push(worker);
+        }
+        let State { listeners, workers } = &mut *state;
+        for bound in listeners {
+            self.open(bound, workers)?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, bound: &mut Bound, workers: &[worker::Handle]) -> IoResult<()> {
+        for (socket, worker) in bound.sockets.drain(..).zip(workers) {
+            let opened = Opened {
+                socket: listen(socket)?,
+                state: Arc::clone(&bound.state),
+                accepting: OpenConnections::begin_accepting(&self.shared),
+            };
+            if worker.listeners.try_send(opened).is_err() {
+                tracing::error!(address = %bound.address, "a worker does not take listeners");
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds what these rules need and is not bound yet. Changes nothing else.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first new address that is in use or not ours.
+    pub fn prepare(&self, config: Config) -> Result<Prepared, BindError> {
+        let state = self.state();
+        let new = bind_new(&config.listeners, &state.listeners, self.options)?;
+        drop(state);
+        Ok(Prepared { config, new })
+    }
+
+    /// From now on these rules hold for each next request, on old connections too. Removed
+    /// listeners accept what the kernel has queued for them, then close; their connections go on.
+    pub fn replace_rules(&self, prepared: Prepared) {
+        let Prepared { config, new } = prepared;
+        let mut state = self.state();
+        let old = self.shared.rules.load_full();
+        let wanted = config.listeners.clone();
+        let routes = RouteTable::new_keeping(&old.routes, &config.routes);
+        self.shared.rules.store(Arc::new(Rules { config, routes }));
+
+        let world = self.shared.world.load();
+        let exists = |id| world.topology.endpoint(id).is_some();
+        self.shared.loads.keep_only(exists);
+
+        state.listeners.retain_mut(|bound| keep(bound, &wanted));
+        let State { listeners, workers } = &mut *state;
+        for mut bound in new {
+            if !workers.is_empty()
+                && let Err(error) = self.open(&mut bound, workers)
+            {
+                tracing::error!(address = %bound.address, "cannot listen: {error}");
+            }
+            listeners.push(bound);
+        }
+    }
+
+    /// What a request for `url` by `client` would get now, and why. Changes nothing.
+    ///
+    /// # Errors
+    /// When `url` is not absolute, or no route matches it.
+    pub fn explain(&self, url: &str, client: IpAddr) -> Result<Decision, ExplainError> {
+        explain::explain(&self.shared, url, client)
+    }
+
+    /// Accepts no more, finishes what began, and ends the workers: at the latest after
+    /// `deadline`. Returns how many connections were cut off then; 0 is a clean end.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.shared.phase.send_replace(Phase::Draining);
+        // Sockets that never listened have nothing to finish.
+        let workers = std::mem::take(&mut self.state().workers);
+        let finished = self.shared.open.none_left();
+        let cut_off = match tokio::time::timeout(deadline, finished).await {
+            Ok(()) => 0,
+            Err(_) => self.shared.open.count(),
+        };
+        self.shared.phase.send_replace(Phase::Ended);
+        for worker in workers {
+            // An error means that it ended already.
+            let _ = worker.ended.await;
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        cut_off
+    }
+}
+
+impl Drop for Proxy {
+    /// Without a [`Proxy::drain`] before, whatever is open is cut off.
+    fn drop(&mut self) {
+        self.shared.phase.send_replace(Phase::Ended);
+    }
+}
+
+/// Binds each address that is in `wanted` and not in `have`.
+fn bind_new(
+    wanted: &[Listener],
+    have: &[Bound],
+    options: Options,
+) -> Result<Vec<Bound>, BindError> {
+    let mut new: Vec<Bound> = Vec::new();
+    for listener in wanted {
+        for asked in &listener.bind {
+            if have.iter().any(|bound| is_same(bound, listener, *asked)) {
+                continue;
+            }
+            let failed = |source| BindError {
+                listener: Arc::clone(&listener.name),
+                address: *asked,
+                source,
+            };
+            if new.iter().any(|bound| bound.asked == *asked && asked.port() != 0) {
+                return Err(failed(std::io::ErrorKind::AddrInUse.into()));
+            }
+            let (address, sockets) = bind(*asked, options.workers.get()).map_err(failed)?;
+            let rule = ListenerRule::new(&listener.name, &listener.protocol);
+            new.push(Bound {
+                name: Arc::clone(&listener.name),
+                asked: *asked,
+                address,
+                state: Arc::new(ListenerState {
+                    rule: ArcSwap::from_pointee(rule),
+                    closing: watch::Sender::new(false),
+                }),
+                sockets,
+            });
+        }
+    }
+    Ok(new)
+}
+
+/// With port 0 an address is known by its listener's name only.
+fn is_same(bound: &Bound, listener: &Listener, asked: SocketAddr) -> bool {
+    bound.asked == asked && (asked.port() != 0 || bound.name == listener.name)
+}
+
+/// Gives a listener that stays its new rules, and closes one that does not.
+fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
+    let stays = |listener: &&Listener| {
+        let mut asked = listener.bind.iter();
+        asked.any(|asked| is_same(bound, listener, *asked))
+    };
+    let Some(listener) = wanted.iter().find(stays) else {
+        bound.state.closing.send_replace(true);
+        return false;
+    };
+    bound.name = Arc::clone(&listener.name);
+    let rule = ListenerRule::new(&listener.name, &listener.protocol);
+    bound.state.rule.store(Arc::new(rule));
+    true
+}

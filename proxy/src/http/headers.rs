@@ -34,7 +34,7 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) trusted_peer: bool,
     /// `http` or `https`.
     pub(crate) scheme: &'a str,
-    /// As the client wrote it (`Host` or `:authority`).
+    /// As the client wrote it (`Host` or `:authority`); empty if it named none.
     pub(crate) host: &'a str,
     pub(crate) request_id: &'a HeaderValue,
     /// `Connection` and `Upgrade` stay: the request asks for a tunnel (see [`wants_upgrade`]).
@@ -292,14 +292,20 @@ fn tell_origin(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     let _ = write!(text, "{peer}");
     extend_list(headers, X_FORWARDED_FOR, text.as_bytes());
     set_if_absent(headers, X_FORWARDED_PROTO, forwarding.scheme);
-    set_if_absent(headers, X_FORWARDED_HOST, forwarding.host);
+    // HTTP/1.0 needs no host (RFC 9112 §3.2).
+    if !forwarding.host.is_empty() {
+        set_if_absent(headers, X_FORWARDED_HOST, forwarding.host);
+    }
 
     text.clear();
     let _ = match peer {
-        IpAddr::V4(v4) => write!(text, "for={v4};host="),
-        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\";host="),
+        IpAddr::V4(v4) => write!(text, "for={v4}"),
+        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\""),
     };
-    push_quoted(&mut text, forwarding.host);
+    if !forwarding.host.is_empty() {
+        text.push_str(";host=");
+        push_quoted(&mut text, forwarding.host);
+    }
     text.push_str(";proto=");
     text.push_str(forwarding.scheme);
     extend_list(headers, FORWARDED, text.as_bytes());

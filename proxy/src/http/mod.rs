@@ -1,7 +1,22 @@
-//! HTTP: one request from its head to its last byte.
+//! HTTP: one request from its head to its last byte. Read [`exchange`] first.
+
+pub(crate) mod exchange;
 
 pub(crate) mod access_log;
+pub(crate) mod admit;
+pub(crate) mod attempt;
+mod border;
+pub(crate) mod client;
+pub(crate) mod connect;
+pub(crate) mod context;
+pub(crate) mod endpoint;
+pub(crate) mod h1;
+pub(crate) mod h2;
+pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod outcome;
+pub(crate) mod refuse;
+pub(crate) mod relay;
 pub(crate) mod retry;
 pub(crate) mod route;
+pub(crate) mod upgrade;

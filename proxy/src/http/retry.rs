@@ -50,15 +50,23 @@ pub(crate) enum GiveUp {
     AnswerBegun,
     AttemptsUsed,
     BudgetEmpty,
+    /// No other endpoint can be tried. Concluded by the caller, who knows the world; asks no token.
+    NothingLeft,
+    /// The time for all attempts together is over. Concluded by the caller, who has the clock: a
+    /// further attempt would only blame an endpoint that was given no time.
+    OutOfTime,
 }
 
 impl GiveUp {
-    pub(crate) const ALL: [Self; 5] = [
+    /// In the order of their discriminants: tables are indexed by them.
+    pub(crate) const ALL: [Self; 7] = [
         Self::NotSafe,
         Self::BodyGone,
         Self::AnswerBegun,
         Self::AttemptsUsed,
         Self::BudgetEmpty,
+        Self::NothingLeft,
+        Self::OutOfTime,
     ];
 
     /// A word for logs and metric labels.
@@ -69,6 +77,8 @@ impl GiveUp {
             Self::AnswerBegun => "answer_begun",
             Self::AttemptsUsed => "attempts_used",
             Self::BudgetEmpty => "budget_empty",
+            Self::NothingLeft => "nothing_left",
+            Self::OutOfTime => "out_of_time",
         }
     }
 }

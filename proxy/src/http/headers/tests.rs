@@ -293,6 +293,22 @@ fn a_quote_in_the_host_does_not_end_the_quoted_string() {
 }
 
 #[test]
+fn a_client_that_names_no_host_is_not_said_to_have_named_one() {
+    let forwarding = Forwarding {
+        host: "",
+        ..stranger()
+    };
+
+    let headers = onward(&[], &forwarding);
+
+    assert!(!headers.contains_key("x-forwarded-host"));
+    assert_eq!(
+        lines(&headers, "forwarded"),
+        [format!("for={PEER};proto=https")]
+    );
+}
+
+#[test]
 fn via_says_in_which_version_the_request_came() {
     let from = |received| {
         let forwarding = Forwarding {

@@ -1,0 +1,72 @@
+//! What a request would get now, and why, without sending it. The same table, the same ranking and
+//! the same loads as for a real one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ::http::{HeaderMap, Method, Uri};
+use sealane_steering::{Ask, ClientPlace, Decision, How};
+
+use crate::shared::Shared;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    #[error("not an absolute URL: {0}")]
+    Url(String),
+    #[error("no route matches {host}{path}")]
+    NoRoute { host: String, path: String },
+}
+
+pub(crate) fn explain(
+    shared: &Shared,
+    url: &str,
+    client: IpAddr,
+) -> Result<Decision, ExplainError> {
+    let not_absolute = || ExplainError::Url(url.to_owned());
+    let uri: Uri = url.parse().map_err(|_| not_absolute())?;
+    let host = uri.host().ok_or_else(not_absolute)?;
+    let rules = shared.rules.load();
+    let found = rules
+        .routes
+        .find(host, uri.path(), &Method::GET, &HeaderMap::new());
+    let route = found.ok_or_else(|| ExplainError::NoRoute {
+        host: host.to_owned(),
+        path: uri.path().to_owned(),
+    })?;
+    let place = ClientPlace::locate(client, How::Connection, &rules.config.geo);
+    let world = shared.world.load_full();
+    let policy = &route.rule.steering;
+    let ask = Ask {
+        pool: route.rule.pool,
+        policy,
+        place: &place,
+        // Requests spread by a number of their own; this is the one they would all have if their
+        // choice stuck to the client's network.
+        key: place.key(),
+    };
+    let explanation = sealane_steering::explain(&ask, &world);
+    let mut notes = Vec::new();
+    for region in explanation.ranking.regions() {
+        let Some((member, _)) = world.member(route.rule.pool, region) else {
+            continue;
+        };
+        let usable = sealane_steering::usable(member, &world);
+        let loads = usable.endpoints.iter().map(|id| {
+            let name = world.topology.endpoint(*id);
+            let name = name.map_or("?", |endpoint| &endpoint.name);
+            format!("{name} ({} in flight)", shared.loads.in_flight(*id))
+        });
+        let loads = loads.collect::<Vec<_>>().join(", ");
+        let region = world.topology.region_name(region);
+        notes.push(("endpoints", format!("{region}: {loads}")));
+    }
+    Ok(Decision {
+        via: route.rule.name.to_string(),
+        pool: route.rule.pool,
+        policy: policy.as_str(),
+        place,
+        explanation,
+        world: Arc::clone(&world),
+        notes,
+    })
+}

@@ -1,0 +1,170 @@
+//! The checks that every request passes whatever protocol it came in, and its one normal form:
+//! the target in origin form (or `*`) and exactly one `Host`. Pure.
+
+use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Uri, Version, request};
+
+use super::head::is_target;
+use super::refuse::Refusal;
+
+/// Brings the head into its normal form.
+///
+/// # Errors
+/// `CONNECT`, a target or authority that is not lawful, or one that contradicts `Host`
+/// (RFC 9112 §3.2, RFC 9113 §8.3.1).
+pub(crate) fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::Method);
+    }
+    if head.version == Version::HTTP_2 {
+        check_http2(head)?;
+    }
+    let host = host_of(head)?;
+    let uri = std::mem::take(&mut head.uri);
+    head.uri = origin_form(&uri, &head.method)?;
+    head.headers.insert(HOST, host);
+    Ok(())
+}
+
+/// What h2 lets through, though RFC 9113 §8.2.2 forbids it.
+fn check_http2(head: &request::Parts) -> Result<(), Refusal> {
+    if head.headers.contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal::Malformed("transfer coding in HTTP/2"));
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Refusal::Malformed("several lengths"));
+    }
+    let other_te = |te: &HeaderValue| !te.as_bytes().eq_ignore_ascii_case(b"trailers");
+    if head.headers.get_all(TE).iter().any(other_te) {
+        return Err(Refusal::Malformed("te in HTTP/2"));
+    }
+    Ok(())
+}
+
+/// The one authority that target and `Host` agree on.
+fn host_of(head: &request::Parts) -> Result<HeaderValue, Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, several) = (hosts.next(), hosts.next().is_some());
+    if several {
+        return Err(Refusal::Malformed("several hosts"));
+    }
+    let asked = head.uri.authority();
+    match (asked, host) {
+        (None, None) if head.version == Version::HTTP_10 => Ok(HeaderValue::from_static("")),
+        (None, None) => Err(Refusal::Malformed("no host")),
+        (Some(asked), None) => {
+            check_authority(asked.as_str().as_bytes())?;
+            HeaderValue::from_str(asked.as_str()).map_err(|_| Refusal::Malformed("authority"))
+        }
+        (None, Some(host)) => {
+            check_authority(host.as_bytes())?;
+            Ok(host.clone())
+        }
+        (Some(asked), Some(host)) => {
+            check_authority(host.as_bytes())?;
+            let same = host.as_bytes().eq_ignore_ascii_case(asked.as_str().as_bytes());
+            if !same {
+                return Err(Refusal::Malformed("host differs from the target's"));
+            }
+            Ok(host.clone())
+        }
+    }
+}
+
+/// `host [":" port]`, without user information (RFC 9110 §4.2.4, §7.2).
+fn check_authority(text: &[u8]) -> Result<(), Refusal> {
+    let lawful = !text.contains(&b'@')
+        && text.iter().all(u8::is_ascii_graphic)
+        && Authority::try_from(text).is_ok_and(|authority| {
+            !authority.host().is_empty() && has_lawful_port(&authority)
+        });
+    if lawful {
+        Ok(())
+    } else {
+        Err(Refusal::Malformed("host"))
+    }
+}
+
+fn has_lawful_port(authority: &Authority) -> bool {
+    let after = &authority.as_str()[authority.host().len()..];
+    match after.strip_prefix(':') {
+        None => after.is_empty(),
+        Some(port) => port.is_empty() || authority.port_u16().is_some(),
+    }
+}
+
+fn origin_form(uri: &Uri, method: &Method) -> Result<Uri, Refusal> {
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    if target == "*" && *method == Method::OPTIONS {
+        return Ok(Uri::from_static("*"));
+    }
+    let target = if target.is_empty() { "/" } else { target };
+    if !target.starts_with('/') || !is_target(target.as_bytes()) {
+        return Err(Refusal::Malformed("target"));
+    }
+    let path = uri.path_and_query().filter(|path| path.as_str() == target);
+    let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Ok(Uri::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(version: Version, uri: &str, host: Option<&str>) -> request::Parts {
+        let mut request = http::Request::builder().version(version).uri(uri);
+        if let Some(host) = host {
+            request = request.header(HOST, host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn normalised(version: Version, uri: &str, host: Option<&str>) -> Option<(String, String)> {
+        let mut head = head(version, uri, host);
+        normalise(&mut head).ok()?;
+        let host = head.headers[HOST].to_str().unwrap().to_owned();
+        Some((head.uri.to_string(), host))
+    }
+
+    #[test]
+    fn every_form_of_a_target_becomes_path_and_host() {
+        let of = |path: &str, host: &str| Some((path.to_owned(), host.to_owned()));
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+
+        assert_eq!(normalised(one, "/a?b", Some("x:8")), of("/a?b", "x:8"));
+        assert_eq!(normalised(one, "http://x/a", Some("X")), of("/a", "X"));
+        assert_eq!(normalised(one, "http://x", Some("x")), of("/", "x"));
+        assert_eq!(normalised(two, "https://x/a", None), of("/a", "x"));
+        assert_eq!(normalised(two, "https://x/a", Some("x")), of("/a", "x"));
+        assert_eq!(normalised(one, "/", Some("[::1]:80")), of("/", "[::1]:80"));
+    }
+
+    #[test]
+    fn a_request_for_two_hosts_or_for_none_is_refused() {
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+
+        assert_eq!(normalised(one, "/", None), None);
+        assert_eq!(normalised(one, "/", Some("")), None);
+        assert_eq!(normalised(one, "/", Some("a b")), None);
+        assert_eq!(normalised(one, "/", Some("u@x")), None);
+        assert_eq!(normalised(one, "/", Some("x:99999")), None);
+        assert_eq!(normalised(one, "/", Some("x/y")), None);
+        assert_eq!(normalised(one, "http://x/", Some("y")), None);
+        assert_eq!(normalised(two, "https://x/", Some("y")), None);
+        assert_eq!(normalised(two, "/", None), None);
+    }
+
+    #[test]
+    fn connect_is_refused_and_an_asterisk_is_for_options_only() {
+        let mut connect = head(Version::HTTP_11, "x:80", Some("x:80"));
+        connect.method = Method::CONNECT;
+        assert_eq!(normalise(&mut connect), Err(Refusal::Method));
+
+        let mut options = head(Version::HTTP_11, "*", Some("x"));
+        assert!(normalise(&mut options).is_err());
+        options = head(Version::HTTP_11, "*", Some("x"));
+        options.method = Method::OPTIONS;
+        assert_eq!(normalise(&mut options), Ok(()));
+    }
+}

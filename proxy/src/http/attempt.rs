@@ -1,0 +1,413 @@
+//! Attempts: one try at one endpoint after another, until one answers or trying ends.
+//!
+//! Each attempt loads the world anew, so that a verdict that changed meanwhile counts. What may be
+//! repeated is decided in [`super::retry`], where it goes in [`crate::upstream::select`].
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Method, StatusCode, header, request, response};
+use sealane_model::{EndpointProtocol, Failure};
+use tokio::time::Instant;
+
+use super::client::{Client, ClientError};
+use super::context::{Inbound, RequestContext};
+use super::endpoint::Endpoint;
+use super::headers::{self, Forwarding};
+use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
+use super::refuse::Refusal;
+use super::relay::{Alarm, Awaited, Upload, UploadError, await_head};
+use super::retry::{self, GiveUp, Retry, Sent, Try};
+use super::route::RouteState;
+use crate::clock;
+use crate::random;
+use crate::upstream::{LoadGuard, NoEndpoint, SelectAsk, Selected, select};
+
+/// An endpoint has begun to answer.
+pub(crate) struct Answer {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) selected: Selected,
+    pub(crate) load: LoadGuard,
+    pub(crate) head: response::Parts,
+    /// The head is all of it.
+    pub(crate) end: bool,
+    /// The client asked for a tunnel, and the endpoint may have agreed.
+    pub(crate) upgrade: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Refused(Refusal),
+    ClientGone,
+}
+
+/// One attempt that failed.
+struct Miss {
+    failure: Failure,
+    sent: Sent,
+    reused: bool,
+    /// Decided already: an attempt that takes long is given up only if another one may follow.
+    decided: Option<Retry>,
+}
+
+enum Tried {
+    Answered(Box<Answer>),
+    Missed(Miss),
+    /// Over without the endpoint's fault.
+    Stopped(Stop),
+}
+
+/// Tries endpoints until one answers.
+pub(crate) async fn answer(
+    client: &mut Client,
+    head: &request::Parts,
+    route: &RouteState,
+    request: &mut RequestContext,
+    upload: &mut Upload,
+    inbound: &Inbound,
+) -> Result<Box<Answer>, Stop> {
+    let shared = &inbound.worker.shared;
+    let mut last_failure = None;
+    let mut again_on: Option<Selected> = None;
+    loop {
+        let fresh = again_on.is_some();
+        let selected = match again_on.take() {
+            Some(selected) => selected,
+            None => choose(request, route, inbound)
+                .map_err(|none| Stop::Refused(refusal(none, last_failure.take())))?,
+        };
+        request.attempts += 1;
+        request.tried.push((selected.region, selected.endpoint));
+        request.selected = Some(selected.clone());
+        let load = shared.loads.begin(selected.endpoint);
+        let trial = Trial {
+            head,
+            route,
+            request,
+            selected: &selected,
+            inbound,
+            fresh,
+        };
+        let tried = Box::pin(trial.run(client, upload, load)).await;
+        let (miss, load) = match tried {
+            (Tried::Answered(answer), _) => return Ok(answer),
+            (Tried::Stopped(stop), load) => {
+                settle(&selected, route, AttemptEnd::Abandoned, false, None, load, inbound);
+                return Err(stop);
+            }
+            (Tried::Missed(miss), load) => (miss, load),
+        };
+        if is_stale(&miss, fresh, head, upload) {
+            // The endpoint closed an idle connection just when we used it (RFC 9112 §9.3.1).
+            let end = AttemptEnd::Failed(&miss.failure);
+            settle(&selected, route, end, true, None, load, inbound);
+            request.tried.pop();
+            again_on = Some(selected);
+            continue;
+        }
+        let retry = miss
+            .decided
+            .unwrap_or_else(|| decide(&miss, head, route, request, upload, inbound));
+        let end = AttemptEnd::Failed(&miss.failure);
+        settle(&selected, route, end, miss.reused, Some(retry), load, inbound);
+        if retry != Retry::Again {
+            return Err(Stop::Refused(Refusal::Failed(miss.failure)));
+        }
+        last_failure = Some(miss.failure);
+    }
+}
+
+fn refusal(none: NoEndpoint, last: Option<Failure>) -> Refusal {
+    last.map_or(Refusal::NoEndpoint(none), Refusal::Failed)
+}
+
+fn settle(
+    selected: &Selected,
+    route: &RouteState,
+    end: AttemptEnd<'_>,
+    reused: bool,
+    retry: Option<Retry>,
+    load: Option<LoadGuard>,
+    inbound: &Inbound,
+) {
+    let outcome = AttemptOutcome {
+        route,
+        selected,
+        end,
+        reused,
+        retry,
+    };
+    if let Some(load) = load {
+        settle_attempt(&outcome, load, &inbound.worker.shared.observations);
+    }
+}
+
+fn choose(
+    request: &RequestContext,
+    route: &RouteState,
+    inbound: &Inbound,
+) -> Result<Selected, NoEndpoint> {
+    let shared = &inbound.worker.shared;
+    let world = shared.world.load();
+    let ask = SelectAsk {
+        pool: route.rule.pool,
+        policy: &route.rule.steering,
+        place: &request.place,
+        key: request.key,
+        random: random::number(),
+        tried: &request.tried,
+    };
+    select(&world, &shared.loads, &ask)
+}
+
+fn is_stale(miss: &Miss, fresh: bool, head: &request::Parts, upload: &Upload) -> bool {
+    miss.reused
+        && !fresh
+        && miss.failure == Failure::Closed
+        && upload.is_replayable()
+        && retry::may_repeat(&head.method, &head.headers)
+}
+
+fn decide(
+    miss: &Miss,
+    head: &request::Parts,
+    route: &RouteState,
+    request: &RequestContext,
+    upload: &Upload,
+    inbound: &Inbound,
+) -> Retry {
+    if choose(request, route, inbound).is_err() {
+        return Retry::GiveUp(GiveUp::AttemptsUsed);
+    }
+    let attempt = Try {
+        method: &head.method,
+        headers: &head.headers,
+        attempts_made: request.attempts,
+        sent: miss.sent,
+        body_replayable: upload.is_replayable(),
+        failure: &miss.failure,
+    };
+    let now = clock::now().into_std();
+    retry::decide(&route.rule.retry, &attempt, &route.budget, now)
+}
+
+/// One try at one endpoint, and all that it needs to know.
+struct Trial<'a> {
+    head: &'a request::Parts,
+    route: &'a RouteState,
+    request: &'a RequestContext,
+    selected: &'a Selected,
+    inbound: &'a Inbound,
+    fresh: bool,
+}
+
+impl Trial<'_> {
+    async fn run(
+        &self,
+        client: &mut Client,
+        upload: &mut Upload,
+        load: LoadGuard,
+    ) -> (Tried, Option<LoadGuard>) {
+        let began = clock::now();
+        upload.restart(is_bodiless(client, upload), began);
+        let mut endpoint = match self.open(began, upload).await {
+            Ok(endpoint) => endpoint,
+            Err(failure) => return (miss(failure, Sent::Nothing, false), Some(load)),
+        };
+        let reused = endpoint.is_reused();
+        let upgrade = self.wants_upgrade(client);
+        let sent = self.send_head(&mut endpoint, upload.is_whole(), upgrade);
+        if let Err(failure) = sent.await {
+            return (miss(failure, Sent::HeadOrBody, reused), Some(load));
+        }
+        match self.await_head(client, &mut endpoint, upload, began).await {
+            Ok((head, _)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade => {
+                let failure = Failure::Protocol("switched protocols unasked".to_owned());
+                (miss(failure, Sent::HeadOrBody, reused), Some(load))
+            }
+            Ok((head, end)) => {
+                let answer = Answer {
+                    endpoint,
+                    selected: self.selected.clone(),
+                    load,
+                    head,
+                    end,
+                    upgrade,
+                };
+                (Tried::Answered(Box::new(answer)), None)
+            }
+            Err(tried) => {
+                if matches!(&tried, Tried::Missed(miss) if miss.failure == Failure::TimedOut) {
+                    endpoint.distrust();
+                }
+                endpoint.finish(false);
+                (tried, Some(load))
+            }
+        }
+    }
+
+    async fn open(&self, began: Instant, upload: &Upload) -> Result<Endpoint, Failure> {
+        let timeouts = &self.route.rule.timeouts;
+        let left = self.give_up_at(upload).saturating_duration_since(began);
+        let within = timeouts.connect.min(left);
+        let connections = &self.inbound.worker.connections;
+        connections.open(self.selected, within, self.fresh).await
+    }
+
+    fn wants_upgrade(&self, client: &Client) -> bool {
+        client.may_upgrade()
+            && self.selected.protocol == EndpointProtocol::Http1
+            && headers::wants_upgrade(&self.head.headers)
+    }
+
+    async fn send_head(
+        &self,
+        endpoint: &mut Endpoint,
+        end: bool,
+        upgrade: bool,
+    ) -> Result<(), Failure> {
+        let mut head = self.head.clone();
+        headers::toward_endpoint(
+            &mut head.headers,
+            &Forwarding {
+                peer: self.inbound.peer,
+                trusted_peer: self.request.trusted_peer,
+                scheme: self.inbound.scheme,
+                host: self.request.host(),
+                request_id: &self.request.request_id,
+                upgrade,
+                received: self.request.received_in,
+                toward: self.selected.protocol,
+            },
+        );
+        let mut head = Some(head);
+        poll_fn(|cx| {
+            Poll::Ready(match head.take() {
+                Some(head) => endpoint.send_head(cx, head, end),
+                None => Ok(()), // ready the first time
+            })
+        })
+        .await
+    }
+
+    async fn await_head(
+        &self,
+        client: &mut Client,
+        endpoint: &mut Endpoint,
+        upload: &mut Upload,
+        began: Instant,
+    ) -> Result<(response::Parts, bool), Tried> {
+        let reused = endpoint.is_reused();
+        let mut patience = Some(self.route.rule.timeouts.attempt);
+        let mut alarm = Alarm::at(began + self.route.rule.timeouts.attempt);
+        loop {
+            let due = |upload: &Upload| self.due(upload, patience).0;
+            let failure = match await_head(client, endpoint, upload, &mut alarm, due).await {
+                Awaited::Head(head, end) => return Ok((*head, end)),
+                Awaited::Failed(failure) => failure,
+                Awaited::ClientGone => return Err(Tried::Stopped(Stop::ClientGone)),
+                Awaited::Upload(error) => return Err(Tried::Stopped(stop_of(error))),
+                Awaited::Due => match self.due(upload, patience).1 {
+                    Due::Client => {
+                        return Err(Tried::Stopped(Stop::Refused(Refusal::BodyTimedOut)));
+                    }
+                    Due::Request => Failure::TimedOut,
+                    Due::Attempt => {
+                        if let Some(tried) = self.leave_for_another(upload, reused) {
+                            return Err(tried);
+                        }
+                        patience = None;
+                        continue;
+                    }
+                },
+            };
+            return Err(miss(failure, Sent::HeadOrBody, reused));
+        }
+    }
+
+    /// The attempt takes long: given up if another endpoint may be tried, else waited for.
+    fn leave_for_another(&self, upload: &Upload, reused: bool) -> Option<Tried> {
+        let mut miss = Miss {
+            failure: Failure::TimedOut,
+            sent: Sent::HeadOrBody,
+            reused,
+            decided: None,
+        };
+        let retry = decide(
+            &miss,
+            self.head,
+            self.route,
+            self.request,
+            upload,
+            self.inbound,
+        );
+        if retry != Retry::Again {
+            return None;
+        }
+        miss.decided = Some(retry);
+        Some(Tried::Missed(miss))
+    }
+
+    /// Until when to wait, and whose time that is. `patience`: of this attempt.
+    fn due(&self, upload: &Upload, patience: Option<Duration>) -> (Instant, Due) {
+        if upload.waits_for_client() && !self.expects_continue(upload) {
+            let idle = self.route.rule.timeouts.idle;
+            return (upload.moved_at() + idle, Due::Client);
+        }
+        let request = (self.give_up_at(upload), Due::Request);
+        match patience.map(|patience| upload.moved_at() + patience) {
+            Some(attempt) if attempt < request.0 => (attempt, Due::Attempt),
+            _ => request,
+        }
+    }
+
+    /// The end of all attempts: time in which the request's body was still arriving does not
+    /// count.
+    fn give_up_at(&self, upload: &Upload) -> Instant {
+        let since = upload.arrived_at().unwrap_or(self.request.started);
+        since.max(self.request.started) + self.route.rule.timeouts.request
+    }
+
+    /// The client holds its body back until the endpoint asks for it (RFC 9110 §10.1.1).
+    fn expects_continue(&self, upload: &Upload) -> bool {
+        upload.received() == 0 && self.head.headers.contains_key(header::EXPECT)
+    }
+}
+
+/// Whose time was up.
+enum Due {
+    Client,
+    Attempt,
+    Request,
+}
+
+fn is_bodiless(client: &Client, upload: &Upload) -> bool {
+    client.body_done() && upload.is_empty()
+}
+
+fn miss(failure: Failure, sent: Sent, reused: bool) -> Tried {
+    Tried::Missed(Miss {
+        failure,
+        sent,
+        reused,
+        decided: None,
+    })
+}
+
+pub(crate) fn stop_of(error: UploadError) -> Stop {
+    match error {
+        UploadError::TooLarge => Stop::Refused(Refusal::BodyTooLarge),
+        UploadError::Client(ClientError::Malformed) => {
+            Stop::Refused(Refusal::Malformed("the body"))
+        }
+        UploadError::Client(ClientError::Gone | ClientError::Unsendable) => Stop::ClientGone,
+    }
+}
+
+/// Whether an answer to this request never has a body (RFC 9112 §6.3, rule 1).
+pub(crate) fn is_bodiless_answer(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}

@@ -1,0 +1,458 @@
+//! Connections to endpoints: opened within a time-out, kept while idle, shared by streams.
+//!
+//! One [`Connections`] a worker; nothing of it leaves the worker's thread. Chooses no endpoint and
+//! sends no request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use sealane_model::{
+    EndpointId, EndpointProtocol, EndpointTls, Failure, PoolId, Roots, Snapshot, Verdict,
+};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::endpoint::{Endpoint, H1Endpoint, H2Endpoint};
+use crate::clock;
+use crate::io::{Mode, Transport, Wire};
+use crate::metrics::PoolMetrics;
+use crate::upstream::Selected;
+
+/// Idle HTTP/1 connections that one worker keeps for one endpoint. Further ones are closed when
+/// their exchange ends.
+pub(crate) const IDLE_PER_ENDPOINT_MAX: usize = 64;
+/// Idle HTTP/1 connections that one worker keeps in all. Further ones are closed likewise.
+pub(crate) const IDLE_MAX: usize = 4_096;
+/// An idle connection is closed after this: below the 60–75 s after which common servers close
+/// theirs, so that we rarely meet a closing one.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often idle connections are looked through.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// HTTP/2 connections of one worker to one endpoint. When all of them have
+/// [`STREAMS_PER_CONNECTION_MAX`] streams, the least busy one takes more, which wait inside h2.
+pub(crate) const H2_CONNECTIONS_MAX: usize = 8;
+pub(crate) const STREAMS_PER_CONNECTION_MAX: usize = 100;
+/// TLS configurations kept, one for each identity and protocol. When full, all are forgotten and
+/// made again as needed: the number of identities is the operator's choice, not a stranger's.
+pub(crate) const TLS_IDENTITIES_MAX: usize = 1_024;
+
+/// HTTP/2 windows toward endpoints: one stream, one connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of request bodies that one stream may hold inside h2.
+const STREAM_SEND_MAX: usize = 64 * 1024;
+/// Probes of a silent upstream connection by the kernel: first after, then every.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+
+/// Who may share a connection: everything that decides whom we talk to, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    endpoint: EndpointId,
+    address: SocketAddr,
+    protocol: EndpointProtocol,
+    tls: Option<EndpointTls>,
+}
+
+impl Key {
+    pub(crate) fn of(selected: &Selected) -> Self {
+        Self {
+            endpoint: selected.endpoint,
+            address: selected.address,
+            protocol: selected.protocol,
+            tls: selected.tls.clone(),
+        }
+    }
+}
+
+struct Idle {
+    wire: Wire,
+    since: Instant,
+}
+
+/// One worker's connections to endpoints.
+pub(crate) struct Connections {
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle_count: Cell<usize>,
+    shared: RefCell<HashMap<Key, Rc<Shared>>>,
+    metrics: RefCell<HashMap<PoolId, PoolMetrics>>,
+    tls: Arc<TlsIdentities>,
+}
+
+/// The HTTP/2 connections to one endpoint.
+#[derive(Default)]
+struct Shared {
+    open: RefCell<Vec<Rc<H2Connection>>>,
+    /// Held while connecting, so that requests that come together share one connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Connections {
+    pub(crate) fn new(tls: Arc<TlsIdentities>) -> Self {
+        Self {
+            idle: RefCell::default(),
+            idle_count: Cell::new(0),
+            shared: RefCell::default(),
+            metrics: RefCell::default(),
+            tls,
+        }
+    }
+
+    /// A connection on which a request can be sent now. `fresh`: not an idle one.
+    ///
+    /// # Errors
+    /// Why there is none; [`Failure::ConnectTimedOut`] after `within`, TLS included.
+    pub(crate) async fn open(
+        &self,
+        selected: &Selected,
+        within: Duration,
+        fresh: bool,
+    ) -> Result<Endpoint, Failure> {
+        let key = Key::of(selected);
+        if !fresh
+            && selected.protocol == EndpointProtocol::Http1
+            && let Some(wire) = self.take_idle(&key)
+        {
+            self.count(selected, |metrics| metrics.reuses.increment(1));
+            return Ok(Endpoint::H1(Box::new(H1Endpoint::new(wire, true))));
+        }
+        let opening = Box::pin(self.open_new(&key, selected));
+        tokio::time::timeout(within, opening)
+            .await
+            .unwrap_or(Err(Failure::ConnectTimedOut))
+    }
+
+    async fn open_new(&self, key: &Key, selected: &Selected) -> Result<Endpoint, Failure> {
+        match key.protocol {
+            EndpointProtocol::Http1 => {
+                let wire = self.dial(key).await?;
+                self.count(selected, |metrics| metrics.connects.increment(1));
+                Ok(Endpoint::H1(Box::new(H1Endpoint::new(wire, false))))
+            }
+            EndpointProtocol::Http2 => {
+                let lease = self.lease(key, selected).await?;
+                let endpoint = H2Endpoint::new(lease, key.tls.is_some());
+                Ok(Endpoint::H2(Box::new(endpoint)))
+            }
+        }
+    }
+
+    /// Takes back a connection whose exchange went well.
+    pub(crate) fn keep(&self, selected: &Selected, wire: Wire) {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(Key::of(selected)).or_default();
+        if kept.len() < IDLE_PER_ENDPOINT_MAX && self.idle_count.get() < IDLE_MAX {
+            kept.push(Idle {
+                wire,
+                since: clock::now(),
+            });
+            self.idle_count.set(self.idle_count.get() + 1);
+        }
+    }
+
+    /// The one used last: the likeliest to be alive, and the others can grow old.
+    fn take_idle(&self, key: &Key) -> Option<Wire> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(key)?;
+        while let Some(Idle { wire, .. }) = kept.pop() {
+            self.idle_count.set(self.idle_count.get() - 1);
+            if is_alive(&wire) {
+                return Some(wire);
+            }
+        }
+        None
+    }
+
+    /// Closes what was idle too long, and idle connections to endpoints that are gone, draining or
+    /// down.
+    pub(crate) fn sweep(&self, world: &Snapshot, now: Instant) {
+        let wanted = |key: &Key| {
+            let known = world.topology.endpoint(key.endpoint).is_some();
+            let verdict = world.verdict(key.endpoint);
+            known && !matches!(verdict, Verdict::Down | Verdict::Draining)
+        };
+        let mut left = 0;
+        self.idle.borrow_mut().retain(|key, kept| {
+            let wanted = wanted(key);
+            kept.retain(|idle| wanted && now.duration_since(idle.since) < IDLE_TIMEOUT);
+            left += kept.len();
+            !kept.is_empty()
+        });
+        self.idle_count.set(left);
+        self.shared.borrow_mut().retain(|key, shared| {
+            let wanted = wanted(key);
+            shared.open.borrow_mut().retain(|connection| {
+                let idle = connection.streams.get() == 0
+                    && now.duration_since(connection.used.get()) >= IDLE_TIMEOUT;
+                !connection.retired.get() && wanted && !idle
+            });
+            let unused = Rc::strong_count(shared) == 1;
+            !(unused && shared.open.borrow().is_empty())
+        });
+    }
+
+    async fn dial(&self, key: &Key) -> Result<Wire, Failure> {
+        let tcp = TcpStream::connect(key.address)
+            .await
+            .map_err(|error| failure_of_connect(&error))?;
+        prepare(&tcp).map_err(|error| failure_of_connect(&error))?;
+        let Some(tls) = &key.tls else {
+            return Ok(Wire::new(Transport::Tcp(tcp)));
+        };
+        let failed = |reason: String| Failure::Tls(reason);
+        let config = self.tls.config(tls, key.protocol)?;
+        let name = ServerName::try_from(tls.server_name.to_string())
+            .map_err(|error| failed(error.to_string()))?;
+        let stream = TlsConnector::from(config)
+            .connect(name, tcp)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let chosen = stream.get_ref().1.alpn_protocol();
+        if key.protocol == EndpointProtocol::Http2 && chosen != Some(b"h2") {
+            return Err(failed("h2 was not chosen by ALPN".to_owned()));
+        }
+        Ok(Wire::new(Transport::ClientTls(Box::new(stream))))
+    }
+
+    async fn lease(&self, key: &Key, selected: &Selected) -> Result<H2Lease, Failure> {
+        let shared = {
+            let mut all = self.shared.borrow_mut();
+            Rc::clone(all.entry(key.clone()).or_default())
+        };
+        if let Some(lease) = shared.lease() {
+            self.count(selected, |metrics| metrics.reuses.increment(1));
+            return Ok(lease);
+        }
+        let _connecting = shared.connecting.lock().await;
+        if let Some(lease) = shared.lease() {
+            self.count(selected, |metrics| metrics.reuses.increment(1));
+            return Ok(lease);
+        }
+        let wire = self.dial(key).await?;
+        let connection = Rc::new(H2Connection::open(wire).await?);
+        self.count(selected, |metrics| metrics.connects.increment(1));
+        shared.open.borrow_mut().push(Rc::clone(&connection));
+        Ok(H2Lease::new(connection, false))
+    }
+
+    fn count(&self, selected: &Selected, count: impl Fn(&PoolMetrics)) {
+        let mut known = self.metrics.borrow_mut();
+        let metrics = known
+            .entry(selected.pool)
+            .or_insert_with(|| PoolMetrics::new(&selected.pool_name));
+        count(metrics);
+    }
+}
+
+impl Shared {
+    /// A place on the least busy connection; `None` when another one should be opened.
+    fn lease(&self) -> Option<H2Lease> {
+        let mut open = self.open.borrow_mut();
+        open.retain(|connection| !connection.retired.get());
+        let least = open.iter().min_by_key(|connection| connection.streams.get())?;
+        let full = least.streams.get() >= least.streams_max();
+        (!full || open.len() >= H2_CONNECTIONS_MAX).then(|| H2Lease::new(Rc::clone(least), true))
+    }
+}
+
+/// One HTTP/2 connection and the task that drives it.
+struct H2Connection {
+    requests: RefCell<h2::client::SendRequest<Bytes>>,
+    streams: Cell<usize>,
+    used: Cell<Instant>,
+    /// Broken, closing or silent: takes no further streams.
+    retired: Rc<Cell<bool>>,
+    driver: AbortHandle,
+}
+
+impl Drop for H2Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl H2Connection {
+    async fn open(wire: Wire) -> Result<Self, Failure> {
+        let (requests, mut connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(STREAM_SEND_MAX)
+            .enable_push(false)
+            .handshake::<_, Bytes>(wire.conn(Mode::Coalesce))
+            .await
+            .map_err(|_| Failure::Closed)?;
+        let retired = Rc::new(Cell::new(false));
+        let when_over = Rc::clone(&retired);
+        let driving = async move {
+            let driven = std::future::poll_fn(|cx| {
+                let driven = Pin::new(&mut connection).poll(cx);
+                wire.push(cx);
+                driven
+            });
+            if let Err(error) = driven.await {
+                tracing::debug!("connection to an endpoint ended: {error}");
+            }
+            when_over.set(true);
+        };
+        let driver = tokio::task::spawn_local(driving).abort_handle();
+        Ok(Self {
+            requests: RefCell::new(requests),
+            streams: Cell::new(0),
+            used: Cell::new(clock::now()),
+            retired,
+            driver,
+        })
+    }
+
+    fn streams_max(&self) -> usize {
+        let peer = self.requests.borrow().current_max_send_streams();
+        peer.clamp(1, STREAMS_PER_CONNECTION_MAX)
+    }
+}
+
+/// A place for one stream on a connection.
+pub(crate) struct H2Lease {
+    connection: Rc<H2Connection>,
+    reused: bool,
+}
+
+impl H2Lease {
+    fn new(connection: Rc<H2Connection>, reused: bool) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        Self { connection, reused }
+    }
+
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(crate) fn retire(&self) {
+        self.connection.retired.set(true);
+    }
+
+    pub(crate) fn send(
+        &self,
+        request: Request<()>,
+        end: bool,
+    ) -> Result<(h2::client::ResponseFuture, h2::SendStream<Bytes>), h2::Error> {
+        // A handle of its own: h2 allows each handle one stream that is waiting to be opened.
+        let mut requests = self.connection.requests.borrow().clone();
+        requests.send_request(request, end)
+    }
+}
+
+impl Drop for H2Lease {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection.used.set(clock::now());
+    }
+}
+
+/// Silent and open: an idle endpoint has nothing to say, so bytes are as bad as an end.
+fn is_alive(wire: &Wire) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    matches!(wire.poll_silent(&mut cx), Poll::Pending)
+}
+
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_AFTER);
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+fn failure_of_connect(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Failure::Refused,
+        io::ErrorKind::TimedOut => Failure::ConnectTimedOut,
+        // No route, network down, and what is our own fault (out of ports or descriptors): a
+        // probe will tell.
+        _ => Failure::Unreachable,
+    }
+}
+
+/// How we check who endpoints are: one configuration for each identity, so that sessions resume.
+/// Shared by all workers.
+#[derive(Default)]
+pub(crate) struct TlsIdentities {
+    known: Mutex<HashMap<(EndpointTls, EndpointProtocol), Arc<rustls::ClientConfig>>>,
+}
+
+impl TlsIdentities {
+    fn config(
+        &self,
+        tls: &EndpointTls,
+        protocol: EndpointProtocol,
+    ) -> Result<Arc<rustls::ClientConfig>, Failure> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = (tls.clone(), protocol);
+        if let Some(config) = known.get(&identity) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(make_config(tls, protocol).map_err(Failure::Tls)?);
+        if known.len() >= TLS_IDENTITIES_MAX {
+            tracing::warn!(max = TLS_IDENTITIES_MAX, "too many TLS identities: starting over");
+            known.clear();
+        }
+        known.insert(identity, Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn make_config(
+    tls: &EndpointTls,
+    protocol: EndpointProtocol,
+) -> Result<rustls::ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots(&tls.roots)?)
+        .with_no_client_auth();
+    let alpn: &[u8] = match protocol {
+        EndpointProtocol::Http1 => b"http/1.1",
+        EndpointProtocol::Http2 => b"h2",
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(config)
+}
+
+fn roots(roots: &Roots) -> Result<Arc<rustls::RootCertStore>, String> {
+    static SYSTEM: OnceLock<Arc<rustls::RootCertStore>> = OnceLock::new();
+    let mut store = rustls::RootCertStore::empty();
+    match roots {
+        Roots::System => {
+            return Ok(Arc::clone(SYSTEM.get_or_init(|| {
+                let found = rustls_native_certs::load_native_certs();
+                for error in &found.errors {
+                    tracing::warn!("system root certificates: {error}");
+                }
+                store.add_parsable_certificates(found.certs);
+                Arc::new(store)
+            })));
+        }
+        Roots::Pem(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|error| error.to_string())?;
+                store.add(certificate).map_err(|error| error.to_string())?;
+            }
+        }
+    }
+    if store.is_empty() {
+        return Err("no root certificates".to_owned());
+    }
+    Ok(Arc::new(store))
+}

@@ -1,0 +1,120 @@
+//! What one request has learned on its way. Written by [`super::exchange`] and
+//! [`super::attempt`], read once at its end.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
+use sealane_model::{EndpointId, RegionId};
+use sealane_steering::{ClientPlace, How};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::headers;
+use super::outcome::{RequestOutcome, settle_request};
+use super::route::RouteState;
+use crate::clock;
+use crate::random;
+use crate::shared::Rules;
+use crate::upstream::Selected;
+use crate::worker::Worker;
+
+/// Where requests come from: one client connection.
+pub(crate) struct Inbound {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) peer: IpAddr,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+}
+
+pub(crate) struct RequestContext {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) started: Instant,
+    pub(crate) place: ClientPlace,
+    pub(crate) trusted_peer: bool,
+    pub(crate) request_id: HeaderValue,
+    pub(crate) received_in: Version,
+    pub(crate) method: Method,
+    pub(crate) host: HeaderValue,
+    pub(crate) target: Uri,
+    pub(crate) is_grpc: bool,
+    /// What weighted choices are drawn from: a new number for each request spreads them.
+    pub(crate) key: u64,
+    pub(crate) route: Option<Arc<RouteState>>,
+    pub(crate) selected: Option<Selected>,
+    pub(crate) tried: SmallVec<[(RegionId, EndpointId); 4]>,
+    pub(crate) attempts: u32,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) refusal: Option<&'static str>,
+    pub(crate) cut_short: bool,
+}
+
+impl RequestContext {
+    pub(crate) fn start(head: &request::Parts, inbound: &Inbound) -> Self {
+        let rules = inbound.worker.shared.rules.load_full();
+        let config = &rules.config;
+        let peer = inbound.peer.to_canonical();
+        let trusted_peer = config.trusted.iter().any(|net| net.contains(&peer));
+        let address = headers::client_address(peer, &head.headers, &config.trusted);
+        let nameless = || HeaderValue::from_static("");
+        Self {
+            started: clock::now(),
+            place: ClientPlace::locate(address, How::Connection, &config.geo),
+            trusted_peer,
+            request_id: headers::request_id(&head.headers, trusted_peer, random::wide_number()),
+            received_in: head.version,
+            method: head.method.clone(),
+            host: head.headers.get(HOST).map_or_else(nameless, Clone::clone),
+            target: head.uri.clone(),
+            is_grpc: headers::is_grpc(&head.headers),
+            key: random::number(),
+            route: None,
+            selected: None,
+            tried: SmallVec::new(),
+            attempts: 0,
+            status: None,
+            received: 0,
+            sent: 0,
+            refusal: None,
+            cut_short: false,
+            rules,
+        }
+    }
+
+    /// Text of `Host`; empty if it is none.
+    pub(crate) fn host(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+
+    pub(crate) fn settle(&self) {
+        settle_request(&RequestOutcome {
+            client: self.place.address,
+            method: &self.method,
+            host: self.host(),
+            path: self.target.path(),
+            status: self.status,
+            received: self.received,
+            sent: self.sent,
+            route: self.route.as_deref(),
+            selected: self.selected.as_ref(),
+            attempts: self.attempts,
+            took: clock::now().duration_since(self.started),
+            request_id: &self.request_id,
+            refusal: self.refusal,
+            cut_short: self.cut_short,
+        });
+    }
+}
+
+/// Settles even when the exchange is dropped half-way: its connection broke or was cut off.
+pub(crate) struct Settled(pub(crate) RequestContext);
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.0.settle();
+    }
+}

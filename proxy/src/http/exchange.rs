@@ -1,0 +1,201 @@
+//! One request from its head to its last byte. **Start reading here.**
+//!
+//! `admit → route → attempts → relay → settle`, in the one task of the client's connection or
+//! stream. Each step is a module of its own; this one says in which order.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode, request};
+use sealane_model::Failure;
+
+use super::attempt::{Answer, Stop, answer, is_bodiless_answer};
+use super::client::{Client, Piece, content_length};
+use super::context::{Inbound, RequestContext, Settled};
+use super::endpoint::Endpoint;
+use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
+use super::refuse::Refusal;
+use super::relay::{Relayed, Upload, flush, relay};
+use super::route::RouteState;
+use super::{admit, headers, upgrade};
+use crate::clock;
+
+/// How long a client may take to read a refusal.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Answers one request, by an endpoint or by a refusal, and settles it.
+pub(crate) async fn run(client: &mut Client, mut head: request::Parts, inbound: &Inbound) {
+    let admitted = admit::normalise(&mut head);
+    let mut settled = Settled(RequestContext::start(&head, inbound));
+    let request = &mut settled.0;
+    let answered = match admitted {
+        Ok(()) => respond(client, &head, request, inbound).await,
+        Err(refusal) => Err(Stop::Refused(refusal)),
+    };
+    match answered {
+        Ok(()) => {}
+        Err(Stop::ClientGone) => client.cut(),
+        Err(Stop::Refused(refusal)) => refuse(client, request, &refusal).await,
+    }
+}
+
+async fn respond(
+    client: &mut Client,
+    head: &request::Parts,
+    request: &mut RequestContext,
+    inbound: &Inbound,
+) -> Result<(), Stop> {
+    let rules = std::sync::Arc::clone(&request.rules);
+    let found = rules.routes.find(
+        request.host(),
+        request.target.path(),
+        &head.method,
+        &head.headers,
+    );
+    let route = found.ok_or(Stop::Refused(Refusal::NoRoute))?;
+    request.route = Some(std::sync::Arc::clone(route));
+    let max = route.rule.body_max;
+    let too_large = |length| max.is_some_and(|max| length > max);
+    if content_length(&head.headers).is_some_and(too_large) {
+        return Err(Stop::Refused(Refusal::BodyTooLarge));
+    }
+    let now = clock::now();
+    route.budget.deposit(now.into_std());
+    let mut upload = Upload::new(max, route.rule.retry.attempts > 1, now);
+    let answered = answer(client, head, route, request, &mut upload, inbound).await;
+    request.received = upload.received();
+    let answer = answered?;
+    deliver(client, *answer, route, request, &mut upload, inbound).await;
+    request.received += upload.received() - request.received.min(upload.received());
+    Ok(())
+}
+
+/// Sends an endpoint's answer on, to its end or to where it breaks off.
+async fn deliver(
+    client: &mut Client,
+    mut answer: Answer,
+    route: &RouteState,
+    request: &mut RequestContext,
+    upload: &mut Upload,
+    inbound: &Inbound,
+) {
+    let switched = answer.head.status == StatusCode::SWITCHING_PROTOCOLS;
+    upload.keep_no_more();
+    name_answer(&mut answer, request, switched);
+    if inbound.worker.shared.is_draining() {
+        client.close_after();
+    }
+    request.status = Some(answer.head.status);
+    let end = answer.end || is_bodiless_answer(&request.method, answer.head.status);
+    let (head, _) = http::Response::new(()).into_parts();
+    let head = std::mem::replace(&mut answer.head, head);
+    let relayed = if client.send_head(head, end && !switched).is_err() {
+        Relayed::ClientGone
+    } else if switched {
+        return tunnel(client, answer, route, request, inbound).await;
+    } else if end {
+        finish_bodiless(client).await
+    } else {
+        let idle = route.rule.timeouts.idle;
+        relay(client, &mut answer.endpoint, upload, idle, &mut request.sent).await
+    };
+    let whole = relayed == Relayed::Whole;
+    if whole {
+        request.cut_short = !flush(client, route.rule.timeouts.idle).await;
+    } else {
+        request.cut_short = true;
+        client.cut();
+        tracing::debug!("answer broke off: {relayed:?}");
+    }
+    let reused = answer.endpoint.is_reused();
+    if let Some(wire) = answer.endpoint.finish(whole && upload.is_whole()) {
+        inbound.worker.connections.keep(&answer.selected, wire);
+    }
+    let end = match &relayed {
+        Relayed::Whole => AttemptEnd::Answered,
+        Relayed::Endpoint(failure) => AttemptEnd::Failed(failure),
+        Relayed::ClientGone | Relayed::ClientStalled | Relayed::Upload(_) => AttemptEnd::Abandoned,
+    };
+    let outcome = AttemptOutcome {
+        route,
+        selected: &answer.selected,
+        end,
+        // A connection that broke within an answer did not break for having been idle.
+        reused: reused && matches!(end, AttemptEnd::Answered),
+        retry: None,
+    };
+    settle_attempt(&outcome, answer.load, &inbound.worker.shared.observations);
+}
+
+fn name_answer(answer: &mut Answer, request: &RequestContext, switched: bool) {
+    let value = |text: &str| HeaderValue::from_str(text).ok();
+    let named = request.rules.config.name_endpoint;
+    let region = value(&answer.selected.region_name).filter(|_| named);
+    let endpoint = value(&answer.selected.name);
+    let names = region.as_ref().zip(endpoint.as_ref());
+    let headers = &mut answer.head.headers;
+    headers::toward_client(headers, names, &request.request_id, switched);
+}
+
+/// The head was all: HTTP/1 still wants to be told.
+async fn finish_bodiless(client: &mut Client) -> Relayed {
+    let sent = poll_fn(|cx| Poll::Ready(client.send_piece(cx, Piece::End(None)))).await;
+    match sent {
+        Ok(()) => Relayed::Whole,
+        Err(_) => Relayed::Endpoint(Failure::Protocol("a body unlike its length".to_owned())),
+    }
+}
+
+async fn tunnel(
+    client: &mut Client,
+    answer: Answer,
+    route: &RouteState,
+    request: &mut RequestContext,
+    inbound: &Inbound,
+) {
+    client.close_after();
+    let mut end = AttemptEnd::Abandoned;
+    if let (Client::H1(ours), Endpoint::H1(theirs)) = (&*client, answer.endpoint) {
+        let theirs = theirs.into_wire();
+        let idle = route.rule.timeouts.idle;
+        let moved = Box::pin(upgrade::run(ours.wire(), &theirs, idle)).await;
+        request.received += moved.from_client;
+        request.sent += moved.from_endpoint;
+        end = AttemptEnd::Answered;
+    }
+    let outcome = AttemptOutcome {
+        route,
+        selected: &answer.selected,
+        end,
+        reused: false,
+        retry: None,
+    };
+    settle_attempt(&outcome, answer.load, &inbound.worker.shared.observations);
+}
+
+async fn refuse(client: &mut Client, request: &mut RequestContext, refusal: &Refusal) {
+    request.refusal = Some(refusal.as_str());
+    let (mut head, body) = refusal.answer(request.is_grpc);
+    let id = &request.request_id;
+    head.headers.insert(headers::X_REQUEST_ID, id.clone());
+    if matches!(refusal, Refusal::Malformed(_)) {
+        client.close_after();
+    }
+    request.status = Some(head.status);
+    let end = body.is_empty() || is_bodiless_answer(&request.method, head.status);
+    if client.send_head(head, end).is_err() {
+        request.cut_short = true;
+        return client.cut();
+    }
+    request.sent = if end { 0 } else { body.len() as u64 };
+    let mut piece = Some(if end {
+        Piece::End(None)
+    } else {
+        Piece::Last(body)
+    });
+    let sent = poll_fn(|cx| {
+        Poll::Ready(piece.take().map_or(Ok(()), |piece| client.send_piece(cx, piece)))
+    });
+    request.cut_short = sent.await.is_err() || !flush(client, REFUSAL_TIMEOUT).await;
+}

@@ -1,0 +1,217 @@
+//! One client's HTTP/1 connection: request after request, until either side ends it.
+//!
+//! Between requests it holds no session and no buffer. Reads heads itself, within their limits and
+//! their time, before any parser sees them.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::client::{After, Client, H1Client, compose_refusal};
+use super::context::Inbound;
+use super::head::{Head, HeadLimits, Scanner};
+use super::refuse::Refusal;
+use super::{exchange, headers};
+use crate::config::Limits;
+use crate::io::Wire;
+use crate::metrics;
+use crate::shared::Phase;
+
+/// Room for one read of a head.
+const HEAD_READ: usize = 4 * 1024;
+/// Empty lines passed over before a request line (RFC 9112 §2.2).
+const EMPTY_LINES_MAX: usize = 2;
+/// What a client may still send after our last answer, and for how long it is read: closing at
+/// once would make its kernel throw that answer away.
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long a new connection may take to its first byte while draining.
+const LATE_FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How an HTTP/1 connection's time as one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    Over,
+    /// It speaks HTTP/2 by prior knowledge; nothing of it was consumed.
+    IsHttp2,
+}
+
+/// Serves the connection to its end. `may_be_http2`: the preface is looked for.
+pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) -> Served {
+    let mut phase = inbound.worker.shared.phase.subscribe();
+    let mut arrived = BytesMut::new();
+    let mut first = true;
+    loop {
+        let limits = inbound.worker.shared.rules.load().config.limits.clone();
+        let reading = Reading {
+            wire,
+            limits: &limits,
+            first,
+            may_be_http2: may_be_http2 && first,
+        };
+        first = false;
+        match reading.head(&mut arrived, &mut phase).await {
+            Read::Head(head) => match one_request(wire, inbound, &mut arrived, head).await {
+                After::Next => {}
+                After::Close => {
+                    linger(wire).await;
+                    return Served::Over;
+                }
+                After::Drop => return Served::Over,
+            },
+            Read::Refused(refusal) => {
+                refuse(wire, &refusal).await;
+                return Served::Over;
+            }
+            Read::Http2 => {
+                wire.unread(arrived);
+                return Served::IsHttp2;
+            }
+            Read::Closed => {
+                // Nothing is owed: if saying goodbye fails, it is gone already.
+                let _ = timeout(LINGER_TIME, wire.shutdown()).await;
+                return Served::Over;
+            }
+        }
+    }
+}
+
+async fn one_request(
+    wire: &Wire,
+    inbound: &Inbound,
+    arrived: &mut BytesMut,
+    head: Head,
+) -> After {
+    let (h1, parts) = match H1Client::read(wire, arrived, head).await {
+        Ok(read) => read,
+        Err(refusal) => {
+            refuse(wire, &refusal).await;
+            return After::Drop;
+        }
+    };
+    let mut client = Client::H1(Box::new(h1));
+    if client.may_upgrade() && headers::wants_upgrade(&parts.headers) && !arrived.is_empty() {
+        // It belongs to the tunnel, if there will be one.
+        wire.unread(std::mem::take(arrived));
+    }
+    if inbound.worker.shared.is_draining() {
+        client.close_after();
+    }
+    Box::pin(exchange::run(&mut client, parts, inbound)).await;
+    match client {
+        Client::H1(h1) => h1.finish(arrived),
+        Client::H2(_) => After::Drop,
+    }
+}
+
+/// Sends what can be said to something that was no request, and ends the connection.
+async fn refuse(wire: &Wire, refusal: &Refusal) {
+    metrics::refused(refusal.as_str());
+    tracing::debug!("refused: {refusal:?}");
+    wire.queue(&compose_refusal(refusal));
+    linger(wire).await;
+}
+
+async fn linger(wire: &Wire) {
+    let lingering = async {
+        wire.shutdown().await?;
+        let mut discarded = 0;
+        let mut buffer = BytesMut::with_capacity(HEAD_READ);
+        while discarded < LINGER_BYTES {
+            buffer.clear();
+            match wire.read(&mut buffer).await? {
+                0 => break,
+                read => discarded += read,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whatever comes of it, the connection is over.
+    let _ = timeout(LINGER_TIME, lingering).await;
+}
+
+enum Read {
+    Head(Head),
+    Refused(Refusal),
+    Http2,
+    /// The client left, idled too long, or we drain.
+    Closed,
+}
+
+struct Reading<'a> {
+    wire: &'a Wire,
+    limits: &'a Limits,
+    first: bool,
+    may_be_http2: bool,
+}
+
+impl Reading<'_> {
+    /// Reads until `arrived` begins with a whole head.
+    async fn head(&self, arrived: &mut BytesMut, phase: &mut watch::Receiver<Phase>) -> Read {
+        if arrived.is_empty() && !self.first_byte(phase).await {
+            return Read::Closed;
+        }
+        let read = timeout(self.limits.head_timeout, self.rest(arrived)).await;
+        match read {
+            Ok(read) => read,
+            Err(_) if arrived.is_empty() => Read::Closed,
+            Err(_) => Read::Refused(Refusal::HeadTimedOut),
+        }
+    }
+
+    /// Waits without a buffer. `false`: there will be none.
+    async fn first_byte(&self, phase: &mut watch::Receiver<Phase>) -> bool {
+        let draining = async {
+            // An error means that the proxy is gone: then this ends as well.
+            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
+            if self.first {
+                tokio::time::sleep(LATE_FIRST_REQUEST).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            readable = timeout(self.limits.keep_alive, self.wire.readable()) => {
+                matches!(readable, Ok(Ok(())))
+            }
+            () = draining => false,
+        }
+    }
+
+    async fn rest(&self, arrived: &mut BytesMut) -> Read {
+        let limits = HeadLimits {
+            bytes: self.limits.head_bytes,
+            fields: self.limits.head_fields,
+        };
+        let mut scanner = Scanner::default();
+        let mut empty_lines = 0;
+        let mut started = false;
+        loop {
+            while !started && arrived.starts_with(b"\r\n") && empty_lines < EMPTY_LINES_MAX {
+                bytes::Buf::advance(arrived, 2);
+                empty_lines += 1;
+            }
+            let undecided = arrived.is_empty() || &arrived[..] == b"\r";
+            if self.may_be_http2 && arrived.starts_with(PREFACE) {
+                return Read::Http2;
+            }
+            let perhaps_http2 = self.may_be_http2 && PREFACE.starts_with(arrived);
+            if !undecided && !perhaps_http2 {
+                started = true;
+                match scanner.scan(arrived, limits) {
+                    Ok(Some(head)) => return Read::Head(head),
+                    Ok(None) => {}
+                    Err(refusal) => return Read::Refused(refusal),
+                }
+            }
+            arrived.reserve(HEAD_READ);
+            match self.wire.read(arrived).await {
+                Ok(0) | Err(_) => return Read::Closed,
+                Ok(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! One client's HTTP/2 connection: accepts its streams and runs an exchange for each, all in the
+//! connection's own task, so that one write carries what all of them have to send.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use h2::RecvStream;
+use h2::server::{Connection, SendResponse};
+use http::Request;
+use tokio::time::timeout;
+
+use super::client::{Client, H2Client};
+use super::context::Inbound;
+use super::exchange;
+use super::refuse::Refusal;
+use super::relay::Alarm;
+use crate::clock;
+use crate::config::Limits;
+use crate::io::{Conn, Mode, Wire};
+use crate::metrics;
+use crate::shared::Phase;
+
+/// What clients may send ahead: one stream, one connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of answers that one stream may hold inside h2 while the client's window is closed.
+const STREAM_SEND_MAX: usize = 64 * 1024;
+/// Streams that a client reset before we accepted them; more end the connection
+/// (CVE-2023-44487).
+const RESETS_PENDING_MAX: usize = 20;
+/// Streams that we reset for a client's mistakes; more end the connection (CVE-2025-8671).
+const ERROR_RESETS_MAX: usize = 256;
+/// How long the exchanges of a broken connection may take to notice.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+
+type Streams<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
+
+/// Serves the connection to its end.
+pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
+    let limits = inbound.worker.shared.rules.load().config.limits.clone();
+    let shaking = h2::server::Builder::new()
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(STREAM_SEND_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .handshake::<_, Bytes>(wire.conn(Mode::Coalesce));
+    let connection = match timeout(limits.head_timeout, shaking).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!("no HTTP/2 connection: {error}"),
+        Err(_) => return tracing::debug!("no HTTP/2 connection: took too long"),
+    };
+    let mut streams = Streams::new();
+    let mut driver = Driver {
+        connection,
+        wire,
+        inbound,
+        alarm: Alarm::at(clock::now() + limits.keep_alive),
+        limits: &limits,
+        said_goodbye: false,
+    };
+    let mut phase = inbound.worker.shared.phase.subscribe();
+    loop {
+        let draining = async {
+            // An error means that the proxy is gone: then this ends as well.
+            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
+        };
+        tokio::select! {
+            biased;
+            () = draining, if !driver.said_goodbye => driver.say_goodbye(),
+            () = poll_fn(|cx| driver.poll(cx, &mut streams)) => break,
+        }
+    }
+    drop(driver);
+    let leaving = async { while streams.next().await.is_some() {} };
+    // Those that do not notice in time are dropped, and settled by that.
+    let _ = timeout(LEAVE_TIME, leaving).await;
+}
+
+struct Driver<'a> {
+    connection: Connection<Conn, Bytes>,
+    wire: &'a Wire,
+    inbound: &'a Inbound,
+    alarm: Alarm,
+    limits: &'a Limits,
+    said_goodbye: bool,
+}
+
+impl<'a> Driver<'a> {
+    /// GOAWAY: what began is finished, nothing more is accepted.
+    fn say_goodbye(&mut self) {
+        self.said_goodbye = true;
+        self.connection.graceful_shutdown();
+    }
+
+    /// Ready when the connection is over. Exchanges go first: what they send leaves in one write.
+    fn poll(&mut self, cx: &mut Context<'_>, streams: &mut Streams<'a>) -> Poll<()> {
+        loop {
+            let mut ended = false;
+            while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {
+                ended = true;
+            }
+            let accepted = self.connection.poll_accept(cx);
+            match accepted {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.begin(request, respond, streams);
+                    continue;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!("HTTP/2 connection broke: {error}");
+                    self.wire.push(cx); // a GOAWAY may say why
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => {
+                    return self.wire.poll_shutdown(cx).map(|_| ());
+                }
+                Poll::Pending => {}
+            }
+            self.wire.push(cx);
+            if !streams.is_empty() {
+                return Poll::Pending;
+            }
+            if ended {
+                self.alarm = Alarm::at(clock::now() + self.limits.keep_alive);
+            }
+            let due = self.alarm.due();
+            if self.alarm.poll_due(cx, due).is_pending() {
+                return Poll::Pending;
+            }
+            if self.said_goodbye {
+                return Poll::Ready(());
+            }
+            self.say_goodbye();
+            self.alarm = Alarm::at(clock::now() + LEAVE_TIME);
+        }
+    }
+
+    fn begin(
+        &self,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        streams: &Streams<'a>,
+    ) {
+        let (head, body) = request.into_parts();
+        if head.headers.len() > self.limits.head_fields {
+            let refusal = Refusal::HeadTooLarge;
+            metrics::refused(refusal.as_str());
+            let answer = http::Response::from_parts(refusal.answer(false).0, ());
+            // If it cannot be sent, the stream is gone.
+            let _ = respond.send_response(answer, true);
+            return;
+        }
+        let inbound = self.inbound;
+        streams.push(Box::pin(async move {
+            let mut client = Client::H2(Box::new(H2Client::new(body, respond)));
+            exchange::run(&mut client, head, inbound).await;
+        }));
+    }
+}

@@ -1,0 +1,438 @@
+//! Bodies both ways at once, in the exchange's one task: back-pressure, trailers, early answers.
+//!
+//! Holds one piece a direction, and up to [`REPLAY_MAX`] of the request's body while an attempt
+//! may have to be repeated. Decides nothing about retries: see [`super::attempt`].
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use sealane_model::Failure;
+use tokio::time::{Instant, Sleep};
+
+use super::client::{Client, ClientError, Piece};
+use super::endpoint::Endpoint;
+use super::headers::trailers_onward;
+use crate::clock;
+use crate::io::Gone;
+
+/// Bytes of a request's body that are kept for another attempt. With a larger one, what arrived is
+/// let go and the request is not repeated.
+pub(crate) const REPLAY_MAX: usize = 64 * 1024;
+/// How long an exchange without progress goes on after the client ended its direction. Most such
+/// clients have left; some, rightly, wait for their answer (RFC 9112 §9.6).
+pub(crate) const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The request's body on its way to an endpoint.
+pub(crate) struct Upload {
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Everything that arrived is in `kept`.
+    replayable: bool,
+    /// The next one of `kept` that this attempt has to send.
+    next: usize,
+    trailers: Option<HeaderMap>,
+    /// This attempt has sent everything.
+    sent: bool,
+    /// The endpoint takes no more of it; the answer may still come.
+    stopped: bool,
+    received: u64,
+    max: Option<u64>,
+    /// A piece went to the endpoint, or this attempt began.
+    moved_at: Instant,
+    /// A piece came from the client.
+    arrived_at: Option<Instant>,
+    waits_for_client: bool,
+}
+
+/// Why a request's body cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UploadError {
+    Client(ClientError),
+    TooLarge,
+}
+
+impl Upload {
+    /// `max`: bytes that the route lets through. `keep`: another attempt may follow.
+    pub(crate) fn new(max: Option<u64>, keep: bool, now: Instant) -> Self {
+        Self {
+            kept: Vec::new(),
+            kept_bytes: 0,
+            replayable: keep,
+            next: 0,
+            trailers: None,
+            sent: false,
+            stopped: false,
+            received: 0,
+            max,
+            moved_at: now,
+            arrived_at: None,
+            waits_for_client: false,
+        }
+    }
+
+    /// A new attempt sends everything from the beginning. `empty`: there is no body at all.
+    pub(crate) fn restart(&mut self, empty: bool, now: Instant) {
+        self.next = 0;
+        self.sent = empty;
+        self.stopped = false;
+        self.waits_for_client = false;
+        self.moved_at = now;
+    }
+
+    /// Nothing of it has gone by unkept.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.replayable || self.received == 0
+    }
+
+    /// No further attempt will follow.
+    pub(crate) fn keep_no_more(&mut self) {
+        self.replayable = false;
+        self.kept.drain(..self.next);
+        self.next = 0;
+    }
+
+    /// Nothing at all has arrived: neither bytes nor trailers.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.received == 0 && self.trailers.is_none()
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) fn moved_at(&self) -> Instant {
+        self.moved_at
+    }
+
+    pub(crate) fn arrived_at(&self) -> Option<Instant> {
+        self.arrived_at
+    }
+
+    /// The client is slow with its body, not the endpoint with its answer.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.waits_for_client && !self.is_over()
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.sent
+    }
+
+    fn is_over(&self) -> bool {
+        self.sent || self.stopped
+    }
+
+    /// Moves one piece. Pending when neither side lets it; not to be called when it is over.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        endpoint: &mut Endpoint,
+    ) -> Poll<Result<(), UploadError>> {
+        self.waits_for_client = false;
+        match endpoint.poll_ready(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(_)) => {
+                self.stopped = true;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Ok(())) => {}
+        }
+        let piece = match self.poll_next(cx, client) {
+            Poll::Pending => {
+                self.waits_for_client = true;
+                return Poll::Pending;
+            }
+            Poll::Ready(piece) => piece?,
+        };
+        self.moved_at = clock::now();
+        self.sent = !matches!(piece, Piece::Data(_));
+        if endpoint.send_piece(cx, piece).is_err() {
+            self.stopped = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+    ) -> Poll<Result<Piece, UploadError>> {
+        if let Some(bytes) = self.kept.get(self.next) {
+            let bytes = bytes.clone();
+            self.next += 1;
+            return Poll::Ready(Ok(Piece::Data(bytes)));
+        }
+        if client.body_done() {
+            return Poll::Ready(Ok(Piece::End(self.trailers.clone())));
+        }
+        let piece = match client.poll_piece(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Client(error))),
+            Poll::Ready(Ok(piece)) => piece,
+        };
+        self.arrived_at = Some(clock::now());
+        match piece {
+            Piece::End(Some(mut trailers)) => {
+                trailers_onward(&mut trailers);
+                self.trailers = Some(trailers.clone());
+                Poll::Ready(Ok(Piece::End(Some(trailers))))
+            }
+            Piece::End(None) => Poll::Ready(Ok(Piece::End(None))),
+            Piece::Data(bytes) => Poll::Ready(self.note(&bytes).map(|()| Piece::Data(bytes))),
+            Piece::Last(bytes) => Poll::Ready(self.note(&bytes).map(|()| Piece::Last(bytes))),
+        }
+    }
+
+    fn note(&mut self, bytes: &Bytes) -> Result<(), UploadError> {
+        self.received += bytes.len() as u64;
+        if self.max.is_some_and(|max| self.received > max) {
+            return Err(UploadError::TooLarge);
+        }
+        if !self.replayable {
+            self.kept.clear();
+            self.next = 0;
+            return Ok(());
+        }
+        self.kept_bytes += bytes.len();
+        if self.kept_bytes > REPLAY_MAX {
+            self.replayable = false;
+            self.kept = Vec::new();
+            self.next = 0;
+        } else if !bytes.is_empty() {
+            self.kept.push(bytes.clone());
+            self.next = self.kept.len();
+        }
+        Ok(())
+    }
+}
+
+/// Wakes the exchange at a time that may be moved without cost.
+pub(crate) struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    pub(crate) fn at(due: Instant) -> Self {
+        Self {
+            sleep: Box::pin(tokio::time::sleep_until(due)),
+        }
+    }
+
+    pub(crate) fn due(&self) -> Instant {
+        self.sleep.deadline()
+    }
+
+    /// Ready when `due` has come. The timer itself moves only when it fires too early, or when
+    /// `due` came nearer.
+    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
+        if due < self.sleep.deadline() {
+            self.sleep.as_mut().reset(due);
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            if clock::now() >= due {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
+/// What drew the attention of whoever awaits an answer's head.
+#[derive(Debug)]
+pub(crate) enum Awaited {
+    /// The final head, and whether it ends the answer.
+    Head(Box<http::response::Parts>, bool),
+    Failed(Failure),
+    Upload(UploadError),
+    ClientGone,
+    /// `due` has come.
+    Due,
+}
+
+/// Sends the request's body and awaits the answer's head; passes informational heads on. `due`
+/// tells from the upload's state when to stop waiting.
+pub(crate) async fn await_head(
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    upload: &mut Upload,
+    alarm: &mut Alarm,
+    due: impl Fn(&Upload) -> Instant,
+) -> Awaited {
+    let mut half_closed = None;
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
+                return Poll::Ready(Awaited::ClientGone);
+            }
+            match endpoint.poll_head(cx) {
+                Poll::Ready(Ok((head, end))) if is_final(&head) => {
+                    return Poll::Ready(Awaited::Head(Box::new(head), end));
+                }
+                Poll::Ready(Ok((head, _))) => {
+                    if client.send_head(head, false).is_err() {
+                        return Poll::Ready(Awaited::ClientGone);
+                    }
+                    continue;
+                }
+                Poll::Ready(Err(failure)) => return Poll::Ready(Awaited::Failed(failure)),
+                Poll::Pending => {}
+            }
+            if upload.is_over() {
+                if poll_gone(cx, client, &mut half_closed).is_ready() {
+                    return Poll::Ready(Awaited::ClientGone);
+                }
+            } else {
+                match upload.poll_move(cx, client, endpoint) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Awaited::Upload(error)),
+                    Poll::Pending => {}
+                }
+            }
+            let due = due(upload);
+            let patience = half_closed.map(|since| since + HALF_CLOSED_PATIENCE);
+            let soonest = patience.map_or(due, |patience| patience.min(due));
+            return alarm.poll_due(cx, soonest).map(|()| {
+                if patience == Some(soonest) {
+                    Awaited::ClientGone
+                } else {
+                    Awaited::Due
+                }
+            });
+        }
+    })
+    .await
+}
+
+fn is_final(head: &http::response::Parts) -> bool {
+    !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Ready when the client has left for good; notes since when it is half closed.
+fn poll_gone(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    half_closed: &mut Option<Instant>,
+) -> Poll<()> {
+    match client.poll_gone(cx) {
+        Poll::Ready(Gone::Reset) => Poll::Ready(()),
+        Poll::Ready(Gone::HalfClosed) => {
+            half_closed.get_or_insert_with(clock::now);
+            Poll::Pending
+        }
+        Poll::Pending => Poll::Pending,
+    }
+}
+
+/// How the relaying of an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Relayed {
+    /// The answer came to its end.
+    Whole,
+    ClientGone,
+    /// The client's body broke off or is too large, after the answer began.
+    Upload(UploadError),
+    Endpoint(Failure),
+    /// The client took nothing for longer than the idle time-out.
+    ClientStalled,
+}
+
+/// Relays the answer's body, and what is left of the request's, after the answer's head was sent.
+/// Counts the answer's bytes in `sent`.
+pub(crate) async fn relay(
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    upload: &mut Upload,
+    idle: Duration,
+    sent: &mut u64,
+) -> Relayed {
+    let mut moved_at = clock::now();
+    let mut alarm = Alarm::at(moved_at + idle);
+    let mut half_closed = None;
+    poll_fn(|cx| {
+        loop {
+            let ready = client.poll_ready(cx);
+            let client_lets = match ready {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) => return Poll::Ready(Relayed::ClientGone),
+                Poll::Pending => false,
+            };
+            if client_lets {
+                match endpoint.poll_piece(cx) {
+                    Poll::Ready(Ok(piece)) => {
+                        moved_at = clock::now();
+                        match pass(cx, client, piece, sent) {
+                            Ok(false) => continue,
+                            Ok(true) => return Poll::Ready(Relayed::Whole),
+                            Err(relayed) => return Poll::Ready(relayed),
+                        }
+                    }
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Relayed::Endpoint(failure)),
+                    Poll::Pending => {}
+                }
+            }
+            if upload.is_over() {
+                if poll_gone(cx, client, &mut half_closed).is_ready() {
+                    return Poll::Ready(Relayed::ClientGone);
+                }
+            } else {
+                match upload.poll_move(cx, client, endpoint) {
+                    Poll::Ready(Ok(())) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Relayed::Upload(error)),
+                    Poll::Pending => {}
+                }
+            }
+            let moved_at = moved_at.max(upload.moved_at);
+            let patience = if half_closed.is_some() {
+                idle.min(HALF_CLOSED_PATIENCE)
+            } else {
+                idle
+            };
+            return alarm.poll_due(cx, moved_at + patience).map(|()| {
+                if half_closed.is_some() {
+                    Relayed::ClientGone
+                } else if client_lets {
+                    Relayed::Endpoint(Failure::TimedOut)
+                } else {
+                    Relayed::ClientStalled
+                }
+            });
+        }
+    })
+    .await
+}
+
+/// Whether this was the answer's end.
+fn pass(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    mut piece: Piece,
+    sent: &mut u64,
+) -> Result<bool, Relayed> {
+    if let Piece::End(Some(trailers)) = &mut piece {
+        trailers_onward(trailers);
+    }
+    let (bytes, end) = match &piece {
+        Piece::Data(bytes) => (bytes.len(), false),
+        Piece::Last(bytes) => (bytes.len(), true),
+        Piece::End(_) => (0, true),
+    };
+    client.send_piece(cx, piece).map_err(|error| match error {
+        ClientError::Unsendable => {
+            Relayed::Endpoint(Failure::Protocol("a body unlike its length".to_owned()))
+        }
+        ClientError::Gone | ClientError::Malformed => Relayed::ClientGone,
+    })?;
+    *sent += bytes as u64;
+    Ok(end)
+}
+
+/// Waits until the client's side is written out. `false`: it was not, within `idle` of silence.
+pub(crate) async fn flush(client: &mut Client, idle: Duration) -> bool {
+    let flushed = poll_fn(|cx| client.poll_flush(cx));
+    matches!(tokio::time::timeout(idle, flushed).await, Ok(Ok(())))
+}

@@ -1,0 +1,92 @@
+//! A tunnel of bytes between client and endpoint, after both switched protocols (RFC 9110 §7.8).
+//!
+//! Knows nothing of what flows in it. Idle tunnels hold no buffer.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::relay::Alarm;
+use crate::clock;
+use crate::io::Wire;
+
+/// Bytes moved in one step.
+const STEP: usize = 16 * 1024;
+/// Steps of one direction before the other one has its turn.
+const STEPS_IN_A_ROW: usize = 8;
+
+/// Bytes that went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) from_client: u64,
+    pub(crate) from_endpoint: u64,
+}
+
+/// Runs until both directions have ended, one of them broke, or none moved for `idle`.
+pub(crate) async fn run(client: &Wire, endpoint: &Wire, idle: Duration) -> Moved {
+    let mut up = Direction::default();
+    let mut down = Direction::default();
+    let mut moved_at = clock::now();
+    let mut alarm = Alarm::at(moved_at + idle);
+    poll_fn(|cx| {
+        let before = up.moved + down.moved;
+        let mut buffer = BytesMut::new();
+        let upward = up.poll(cx, client, endpoint, &mut buffer);
+        let downward = down.poll(cx, endpoint, client, &mut buffer);
+        if up.moved + down.moved != before {
+            moved_at = clock::now();
+        }
+        match (upward, downward) {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
+            _ => alarm.poll_due(cx, moved_at + idle),
+        }
+    })
+    .await;
+    Moved {
+        from_client: up.moved,
+        from_endpoint: down.moved,
+    }
+}
+
+#[derive(Default)]
+struct Direction {
+    moved: u64,
+    ended: bool,
+    over: bool,
+}
+
+impl Direction {
+    /// Ready when this direction is over: its end was passed on.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Wire,
+        to: &Wire,
+        buffer: &mut BytesMut,
+    ) -> Poll<Result<(), ()>> {
+        for _ in 0..STEPS_IN_A_ROW {
+            if self.over {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended {
+                ready!(to.poll_shutdown(cx)).map_err(|_| ())?;
+                self.over = true;
+                continue;
+            }
+            ready!(to.poll_ready(cx)).map_err(|_| ())?;
+            ready!(from.poll_readable(cx)).map_err(|_| ())?;
+            buffer.clear();
+            buffer.reserve(STEP);
+            let read = ready!(from.poll_read(cx, buffer)).map_err(|_| ())?;
+            self.ended = read == 0;
+            self.moved += read as u64;
+            to.write(cx, buffer).map_err(|_| ())?;
+            // What the socket did not take is driven by the next `poll_ready`.
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

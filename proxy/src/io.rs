@@ -1,0 +1,437 @@
+//! The transport under every lane: TCP or TLS, with three ways to write. Knows no HTTP.
+//!
+//! A [`Wire`] is shared between a codec (which owns a [`Conn`] of it) and whoever drives the
+//! exchange, so that the driver can ask whether more may be sent, flush, or see the peer leave,
+//! while the codec holds the stream. All of it stays on one thread; the lock is never contended.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes waiting to be written above which [`Wire::poll_ready`] waits: what one relay may hold a
+/// direction besides the chunk in its hand.
+pub(crate) const WRITE_WAITING_MAX: usize = 64 * 1024;
+/// Writes at least this large skip the buffer while it is empty: copying would cost more.
+const WRITE_DIRECT_MIN: usize = 16 * 1024;
+/// In [`Mode::Coalesce`], bytes that are gathered before a write: one full TLS record.
+const COALESCE_MAX: usize = 16 * 1024;
+/// Bytes read ahead of the codec at most, while looking whether the peer is still there. When
+/// full, looking stops: a peer that sends is there.
+const AHEAD_MAX: usize = 1024;
+
+/// The bytes below: plain, or inside TLS on either side.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Tcp(TcpStream),
+    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+macro_rules! on_stream {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self {
+            Transport::Tcp(tcp) => {
+                let $stream = Pin::new(tcp);
+                $call
+            }
+            Transport::ServerTls(tls) => {
+                let $stream = Pin::new(&mut **tls);
+                $call
+            }
+            Transport::ClientTls(tls) => {
+                let $stream = Pin::new(&mut **tls);
+                $call
+            }
+        }
+    };
+}
+
+impl Transport {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::ServerTls(tls) => tls.get_ref().0,
+            Self::ClientTls(tls) => tls.get_ref().0,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_read(cx, buf))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write(cx, data))
+    }
+
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        on_stream!(self, stream => stream.poll_write_vectored(cx, slices))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_stream!(self, stream => stream.poll_shutdown(cx))
+    }
+
+    /// Plaintext that TLS has decrypted already: the socket's readiness says nothing about it.
+    fn holds_plaintext(&mut self) -> bool {
+        use std::io::BufRead;
+        match self {
+            Self::Tcp(_) => false,
+            Self::ServerTls(tls) => match tls.get_mut().1.reader().fill_buf() {
+                Ok(_) => true, // bytes, or a clean end: a read returns at once
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            },
+            Self::ClientTls(tls) => match tls.get_mut().1.reader().fill_buf() {
+                Ok(_) => true,
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            },
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    transport: Transport,
+    /// Written by the codec, not yet by the socket.
+    waiting: BytesMut,
+    /// Read from the socket, not yet by the codec.
+    ahead: BytesMut,
+    /// The peer has ended its direction (seen while looking ahead).
+    ended: bool,
+}
+
+impl Inner {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(self.transport.poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(written);
+        }
+        self.transport.poll_flush(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let taken = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(taken));
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        self.transport.poll_read(cx, buf)
+    }
+
+    /// Takes all of `data`; what the socket does not take now waits. Large writes go out with what
+    /// waits in one call and are not copied.
+    fn write_behind(&mut self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
+        let mut rest = data;
+        while rest.len() >= WRITE_DIRECT_MIN {
+            let slices = [io::IoSlice::new(&self.waiting), io::IoSlice::new(rest)];
+            let written = match self.transport.poll_write_vectored(cx, &slices) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => written,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            };
+            let of_waiting = written.min(self.waiting.len());
+            self.waiting.advance(of_waiting);
+            rest = &rest[written - of_waiting..];
+        }
+        self.waiting.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn poll_coalesce(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.waiting.is_empty() && self.waiting.len() + data.len() > COALESCE_MAX {
+            ready!(self.poll_drain(cx))?;
+        }
+        self.waiting.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+}
+
+/// What looking at a silent peer showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It ended its own direction; it may still be reading.
+    HalfClosed,
+    /// The connection is broken.
+    Reset,
+}
+
+/// One connection's transport, shared between its codec and its driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire(Arc<Mutex<Inner>>);
+
+impl Wire {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            transport,
+            waiting: BytesMut::new(),
+            ahead: BytesMut::new(),
+            ended: false,
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drives pending writes. Ready when one more chunk may be written.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        match inner.poll_drain(cx) {
+            Poll::Pending if inner.waiting.len() < WRITE_WAITING_MAX => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+
+    /// Ready when everything is written; then also gives the buffer back.
+    pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        ready!(inner.poll_drain(cx))?;
+        inner.waiting = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what it can now. The driver of a coalescing codec calls it after each poll of it;
+    /// errors show at the codec's next write.
+    pub(crate) fn push(&self, cx: &mut Context<'_>) {
+        let mut inner = self.inner();
+        if !inner.waiting.is_empty() && inner.poll_drain(cx).is_ready() {
+            inner.waiting = BytesMut::new();
+        }
+    }
+
+    /// Bytes the codec has written that are not yet handed to the kernel.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.inner().waiting.is_empty()
+    }
+
+    /// Ready when a read would return at once. Holds no buffer.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        if !inner.ahead.is_empty() || inner.ended || inner.transport.holds_plaintext() {
+            return Poll::Ready(Ok(()));
+        }
+        inner.transport.tcp().poll_read_ready(cx)
+    }
+
+    /// Reads into the spare room of `buf`, which must have some. Ready(0) is the end.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        use bytes::BufMut;
+        let mut inner = self.inner();
+        // The room is initialised before it is lent out: no unsafe for a small memset.
+        let before = buf.len();
+        let room = (buf.capacity() - before).min(WRITE_DIRECT_MIN);
+        buf.put_bytes(0, room);
+        let mut read = ReadBuf::new(&mut buf[before..]);
+        let result = inner.poll_read(cx, &mut read);
+        let filled = read.filled().len();
+        buf.truncate(before + filled);
+        match result {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(filled)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Looks whether the peer has left, while nothing is expected from it. What it sends
+    /// meanwhile is kept for the codec, up to [`AHEAD_MAX`] bytes.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Gone> {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        loop {
+            if inner.ended {
+                return Poll::Ready(Gone::HalfClosed);
+            }
+            if inner.ahead.len() >= AHEAD_MAX {
+                return Poll::Pending;
+            }
+            let mut space = [0; 256];
+            let mut read = ReadBuf::new(&mut space);
+            match inner.transport.poll_read(cx, &mut read) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Reset),
+                Poll::Ready(Ok(())) if read.filled().is_empty() => inner.ended = true,
+                Poll::Ready(Ok(())) => inner.ahead.extend_from_slice(read.filled()),
+            }
+        }
+    }
+
+    /// Pending while the peer is there and silent: what an idle connection should be.
+    pub(crate) fn poll_silent(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_gone(cx) {
+            Poll::Pending if self.inner().ahead.is_empty() => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Takes all of `data` (see [`Mode::Behind`]): ask [`Wire::poll_ready`] first.
+    pub(crate) fn write(&self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
+        self.inner().write_behind(cx, data)
+    }
+
+    /// Adds to what waits, without writing yet.
+    pub(crate) fn queue(&self, data: &[u8]) {
+        self.inner().waiting.extend_from_slice(data);
+    }
+
+    /// Writes what waits, then ends this side's direction (for TLS with `close_notify`).
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        ready!(inner.poll_drain(cx))?;
+        inner.transport.poll_shutdown(cx)
+    }
+
+    /// Puts bytes back in front of what is read next.
+    pub(crate) fn unread(&self, bytes: BytesMut) {
+        let mut inner = self.inner();
+        if inner.ahead.is_empty() {
+            inner.ahead = bytes;
+        } else {
+            let later = std::mem::replace(&mut inner.ahead, bytes);
+            inner.ahead.extend_from_slice(&later);
+        }
+    }
+
+    /// The peer is to see that the connection broke, not that it ended.
+    pub(crate) fn reset_on_close(&self) {
+        let inner = self.inner();
+        let socket = socket2::SockRef::from(inner.transport.tcp());
+        // If it fails the peer sees an end: no worse than without.
+        let _ = socket.set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    pub(crate) async fn shutdown(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    pub(crate) async fn read(&self, buf: &mut BytesMut) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    pub(crate) fn conn(&self, mode: Mode) -> Conn {
+        Conn {
+            wire: self.clone(),
+            mode,
+        }
+    }
+}
+
+/// How a codec's writes reach the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Writes are taken at once and flushes never wait: the driver asks [`Wire::poll_ready`]
+    /// before each chunk, so at most [`WRITE_WAITING_MAX`], one chunk and one head wait. Without
+    /// it a codec that awaits its own writes stops reading, and two busy directions stall.
+    Behind,
+    /// Flushes do nothing and small writes gather: the driver calls [`Wire::push`] once for all
+    /// frames of a poll.
+    Coalesce,
+}
+
+/// A codec's end of a [`Wire`].
+#[derive(Debug)]
+pub(crate) struct Conn {
+    wire: Wire,
+    mode: Mode,
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut inner = self.wire.inner();
+        if !inner.waiting.is_empty()
+            && let Poll::Ready(Err(error)) = inner.poll_drain(cx)
+            && self.mode == Mode::Coalesce
+        {
+            return Poll::Ready(Err(error));
+        }
+        inner.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.wire.inner();
+        match self.mode {
+            Mode::Behind => Poll::Ready(inner.write_behind(cx, data).map(|()| data.len())),
+            Mode::Coalesce => inner.poll_coalesce(cx, data),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.wire.inner();
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.mode == Mode::Coalesce
+            && !inner.waiting.is_empty()
+            && inner.waiting.len() + total > COALESCE_MAX
+        {
+            ready!(inner.poll_drain(cx))?;
+        }
+        for slice in slices {
+            inner.waiting.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.mode {
+            Mode::Coalesce => Poll::Ready(Ok(())),
+            Mode::Behind => match self.wire.inner().poll_drain(cx) {
+                Poll::Ready(result) => Poll::Ready(result),
+                Poll::Pending => Poll::Ready(Ok(())),
+            },
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_shutdown(cx)
+    }
+}

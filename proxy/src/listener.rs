@@ -1,0 +1,268 @@
+//! Listeners: sockets bound, accepted from, and closed without losing a connection.
+//!
+//! Each worker has a socket of its own for each address (`SO_REUSEPORT`), so that the kernel
+//! spreads connections and no worker wakes another. Knows TLS and ALPN; HTTP begins in
+//! [`crate::http`].
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::ListenerProtocol;
+use crate::http::context::Inbound;
+use crate::http::h1::Served;
+use crate::http::{h1, h2};
+use crate::io::{Transport, Wire};
+use crate::metrics::ListenerMetrics;
+use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
+use crate::tls::ServerTls;
+use crate::worker::{Worker, note_panic};
+
+/// Connections that the kernel queues for each worker's socket.
+const BACKLOG: i32 = 4_096;
+/// Pause after an accept that failed for want of descriptors or memory: retrying at once would
+/// spin, as the connection stays in the queue.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: cannot listen on {address}: {source}")]
+pub struct BindError {
+    pub listener: Arc<str>,
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+/// One address with the rules that hold for its next connections.
+pub(crate) struct ListenerState {
+    pub(crate) rule: ArcSwap<ListenerRule>,
+    /// `true`: removed by the operator.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+pub(crate) struct ListenerRule {
+    pub(crate) protocol: ListenerProtocol,
+    pub(crate) metrics: ListenerMetrics,
+}
+
+impl ListenerRule {
+    pub(crate) fn new(name: &Arc<str>, protocol: &ListenerProtocol) -> Self {
+        Self {
+            protocol: protocol.clone(),
+            metrics: ListenerMetrics::new(name),
+        }
+    }
+}
+
+/// A listening socket on its way to a worker.
+pub(crate) struct Opened {
+    pub(crate) socket: std::net::TcpListener,
+    pub(crate) state: Arc<ListenerState>,
+    pub(crate) accepting: AcceptingGuard,
+}
+
+/// One socket for each of `count` workers, bound and not yet listening. With port 0 all get the
+/// same free port.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
+    let mut address = address;
+    if address.port() != 0 {
+        // Sockets that share a port would not notice another process's: this one does.
+        socket(address, false)?;
+    }
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 0..count {
+        let socket = socket(address, true)?;
+        if address.port() == 0
+            && let Some(bound) = socket.local_addr()?.as_socket()
+        {
+            address = bound;
+        }
+        sockets.push(socket);
+    }
+    Ok((address, sockets))
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier process that wait out their time do not stand in the way.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+pub(crate) fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the listener is removed or the proxy drains, then sees its connections to their
+/// end. Dropping it cuts them off.
+pub(crate) async fn accept(opened: Opened, worker: Rc<Worker>) {
+    let Opened {
+        socket,
+        state,
+        accepting,
+    } = opened;
+    let mut connections = JoinSet::new();
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => accept_until_closed(socket, &state, &worker, &mut connections).await,
+        Err(error) => tracing::error!("a listener was lost: {error}"),
+    }
+    drop(accepting);
+    while let Some(ended) = connections.join_next().await {
+        note_panic(ended);
+    }
+}
+
+async fn accept_until_closed(
+    socket: tokio::net::TcpListener,
+    state: &Arc<ListenerState>,
+    worker: &Rc<Worker>,
+    connections: &mut JoinSet<()>,
+) {
+    let mut closing = state.closing.subscribe();
+    let mut phase = worker.shared.phase.subscribe();
+    loop {
+        tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok((tcp, peer)) => admit(tcp, peer, state, worker, connections),
+                Err(error) => pause(&error, state).await,
+            },
+            Some(ended) = connections.join_next() => note_panic(ended),
+            // Errors mean that the proxy is gone.
+            _ = closing.wait_for(|closing| *closing) => break,
+            _ = phase.wait_for(|phase| *phase > Phase::Serving) => break,
+        }
+    }
+    // Clients in the kernel's queue believe that they are connected: closing now would reset them.
+    if let Ok(socket) = socket.into_std() {
+        while let Ok((tcp, peer)) = socket.accept() {
+            let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
+            if let Ok(tcp) = tcp {
+                admit(tcp, peer, state, worker, connections);
+            }
+        }
+    }
+}
+
+async fn pause(error: &io::Error, state: &ListenerState) {
+    let aborted = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    );
+    if aborted {
+        return; // the client left the queue
+    }
+    state.rule.load().metrics.accept_failures.increment(1);
+    tracing::warn!("cannot accept: {error}");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+fn admit(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    state: &Arc<ListenerState>,
+    worker: &Rc<Worker>,
+    connections: &mut JoinSet<()>,
+) {
+    let rule = state.rule.load_full();
+    let max = worker.shared.rules.load().config.limits.connections;
+    let Some(open) = OpenConnections::admit(&worker.shared, max) else {
+        rule.metrics.over_limit.increment(1);
+        return;
+    };
+    rule.metrics.accepts.increment(1);
+    connections.spawn_local(connection(tcp, peer.ip(), rule, Rc::clone(worker), open));
+}
+
+/// Counts one connection of a listener while it lives.
+struct Gauged(Arc<ListenerRule>);
+
+impl Drop for Gauged {
+    fn drop(&mut self) {
+        self.0.metrics.connections.decrement(1);
+    }
+}
+
+/// One client connection, from its first byte to its last.
+async fn connection(
+    tcp: TcpStream,
+    peer: IpAddr,
+    rule: Arc<ListenerRule>,
+    worker: Rc<Worker>,
+    _open: OpenGuard,
+) {
+    rule.metrics.connections.increment(1);
+    let gauged = Gauged(rule);
+    if let Err(error) = tcp.set_nodelay(true) {
+        return tracing::debug!("client left: {error}");
+    }
+    let inbound = |scheme| Inbound {
+        worker: Rc::clone(&worker),
+        peer,
+        scheme,
+    };
+    match &gauged.0.protocol {
+        ListenerProtocol::Http => {
+            let wire = Wire::new(Transport::Tcp(tcp));
+            let inbound = inbound("http");
+            if h1::serve(&wire, &inbound, true).await == Served::IsHttp2 {
+                Box::pin(h2::serve(&wire, &inbound)).await;
+            }
+        }
+        ListenerProtocol::Https(tls) => {
+            let within = worker.shared.rules.load().config.limits.handshake_timeout;
+            let Some(shaken) = Box::pin(handshake(tcp, tls, within)).await else {
+                return gauged.0.metrics.handshake_failures.increment(1);
+            };
+            let inbound = inbound("https");
+            if shaken.http2 {
+                Box::pin(h2::serve(&shaken.wire, &inbound)).await;
+            } else {
+                h1::serve(&shaken.wire, &inbound, false).await;
+            }
+        }
+    }
+}
+
+struct Shaken {
+    wire: Wire,
+    http2: bool,
+}
+
+async fn handshake(tcp: TcpStream, tls: &ServerTls, within: Duration) -> Option<Shaken> {
+    let acceptor = TlsAcceptor::from(Arc::clone(tls.config()));
+    let stream = match timeout(within, acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!("TLS handshake failed: {error}");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!("TLS handshake took too long");
+            return None;
+        }
+    };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Some(Shaken {
+        wire: Wire::new(Transport::ServerTls(Box::new(stream))),
+        http2,
+    })
+}

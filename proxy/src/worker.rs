@@ -1,0 +1,92 @@
+//! A worker: one thread, one current-thread runtime, its share of every listener, and its own
+//! connections to endpoints. Workers share nothing on the request path but counters.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet, LocalSet};
+use tokio::time::MissedTickBehavior;
+
+use crate::clock;
+use crate::http::connect::{Connections, SWEEP_EVERY};
+use crate::listener::{Opened, accept};
+use crate::shared::{Phase, Shared};
+
+/// Listeners waiting to be taken up by one worker. A worker takes them up within milliseconds;
+/// were it full, the listener would lack that worker, which is logged as our own fault.
+pub(crate) const OPENED_WAITING_MAX: usize = 1_024;
+
+/// What everything on one worker's thread can reach.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connections: Connections,
+}
+
+/// The other threads' end of a worker.
+pub(crate) struct Handle {
+    pub(crate) listeners: mpsc::Sender<Opened>,
+    pub(crate) ended: oneshot::Receiver<()>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// Starts a worker that runs until [`Phase::Ended`].
+pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (listeners, opened) = mpsc::channel(OPENED_WAITING_MAX);
+    let (ending, ended) = oneshot::channel();
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new()
+        .name(format!("proxy-{index}"))
+        .spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, run(shared, opened));
+            drop(local);
+            // Nobody may be waiting.
+            let _ = ending.send(());
+        })?;
+    Ok(Handle {
+        listeners,
+        ended,
+        thread,
+    })
+}
+
+async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
+    let worker = Rc::new(Worker {
+        connections: Connections::new(Arc::clone(&shared.tls)),
+        shared,
+    });
+    let mut phase = worker.shared.phase.subscribe();
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut listeners = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(opened) = opened.recv() => {
+                listeners.spawn_local(accept(opened, Rc::clone(&worker)));
+            }
+            Some(ended) = listeners.join_next() => note_panic(ended),
+            _ = sweep.tick() => {
+                let world = worker.shared.world.load();
+                worker.connections.sweep(&world, clock::now());
+            }
+            // An error means that the proxy is gone.
+            _ = phase.wait_for(|phase| *phase == Phase::Ended) => break,
+        }
+    }
+    listeners.shutdown().await;
+}
+
+/// A panic is our own fault and ends one task only.
+pub(crate) fn note_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!("a task panicked: {error}");
+    }
+}
