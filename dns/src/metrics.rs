@@ -55,7 +55,12 @@ pub fn describe() {
     describe_counter!(
         "dns_tcp_connections_refused_total",
         count,
-        "TCP connections closed at once because too many were open."
+        "TCP connections closed at once because too many were open, in all or from one client."
+    );
+    describe_counter!(
+        "dns_thread_failures_total",
+        count,
+        "Threads that failed by a fault of Sealane's own and began anew."
     );
     describe_gauge!(
         "dns_names",
@@ -116,6 +121,10 @@ impl Metrics {
             connections_refused: counter!("dns_tcp_connections_refused_total"),
         }
     }
+}
+
+pub(crate) fn count_thread_failure() {
+    counter!("dns_thread_failures_total").increment(1);
 }
 
 pub(crate) fn set_names(names: usize) {

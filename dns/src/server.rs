@@ -7,7 +7,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -21,7 +20,7 @@ use tracing::{debug, error, info, warn};
 use crate::config::Config;
 use crate::engine::Rules;
 use crate::explain::{ExplainError, explain};
-use crate::metrics::set_names;
+use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, bind};
 use crate::serve::{Shared, Stop, stream, udp};
 
@@ -101,7 +100,7 @@ impl Dns {
             shared: Arc::new(Shared {
                 world: deps.world,
                 rules: Arc::new(ArcSwap::from_pointee(rules)),
-                connections: AtomicUsize::new(0),
+                seats: stream::Seats::default(),
             }),
             workers: options.workers,
             state: Mutex::new(State {
@@ -305,6 +304,7 @@ const PANIC_REST: Duration = Duration::from_millis(100);
 /// Runs again after a panic: one question that brings a fault to light must not end the service.
 fn until_stopped(stop: &Stop, mut run: impl FnMut()) {
     while catch_unwind(AssertUnwindSafe(&mut run)).is_err() {
+        count_thread_failure();
         error!("a DNS thread failed and begins anew; please report this");
         if stop.is_asked() {
             warn!("questions that waited for the failed DNS thread are lost");

@@ -471,4 +471,37 @@ good A 192.0.2.1
     fn a_cname_at_the_apex_is_refused() {
         assert!(read("@ SOA a b 1 2 3 4 5\n@ CNAME www\n").is_err());
     }
+
+    #[test]
+    fn no_text_whatever_panics() {
+        let seed = "@ 60 IN SOA ns1 host (1 2h 3 4 5)\n\tTXT \"a;b\" \\\"x\\065 ; c\n$TTL 1d\n$ORIGIN é\na.b MX 10 @\n";
+        let odd = [
+            "\"", "\\", "(", ")", ";", "\n", "\r", "é", " ", "$", "@", ".", "0", "\\9", "\t",
+        ];
+        let mut state = 7_u64;
+        let mut below = |limit: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % limit
+        };
+        for _ in 0..20_000 {
+            let mut text = seed.to_owned();
+            for _ in 0..=below(6) {
+                let mut at = below(text.len() + 1);
+                while !text.is_char_boundary(at) {
+                    at -= 1;
+                }
+                text.insert_str(at, odd[below(odd.len())]);
+            }
+            if let Err(mistakes) = read(&text) {
+                let lines = text.split('\n').count();
+                assert!(
+                    mistakes
+                        .iter()
+                        .all(|m| (1..=lines).contains(&m.line) && m.column >= 1)
+                );
+            }
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! The name server on real sockets, all on loopback and on ports that the system chooses.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
@@ -361,6 +363,29 @@ fn connections_beyond_the_limit_are_closed_and_the_others_live_on() {
         stream.write_all(&framed).is_ok() && tcp_receive(&mut stream).is_ok()
     });
     assert!(again);
+}
+
+#[test]
+fn one_client_cannot_take_all_connections() {
+    let mut config = config(&[loopback()]);
+    config.limits.tcp_connections = 40;
+    let (dns, _world) = start(config);
+    let server = dns.addresses()[0];
+    let ask = |stream: &mut TcpStream| {
+        let framed = [&[0, 34][..], &question("www.example.test", 1)].concat();
+        stream.write_all(&framed).is_ok() && tcp_receive(stream).is_ok()
+    };
+    let mut held: Vec<_> = (0..10).map(|_| connect(server)).collect();
+    assert!(held.iter_mut().all(ask));
+
+    assert!(!ask(&mut connect(server)), "a quarter is taken");
+
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let elsewhere: SocketAddr = "127.0.0.9:0".parse().unwrap();
+    socket.bind(&elsewhere.into()).unwrap();
+    socket.connect(&server.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(ask(&mut socket.into()), "others still come in");
 }
 
 #[test]

@@ -5,7 +5,7 @@ pub(crate) mod stream;
 pub(crate) mod udp;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use sealane_model::SnapshotReader;
@@ -18,8 +18,8 @@ use crate::engine::Rules;
 pub(crate) struct Shared {
     pub(crate) world: SnapshotReader,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
-    /// TCP connections open now, on all addresses; at most `Limits::tcp_connections`.
-    pub(crate) connections: AtomicUsize,
+    /// TCP connections open now, on all addresses.
+    pub(crate) seats: stream::Seats,
 }
 
 /// Tells the threads of one address to answer what they have and end.

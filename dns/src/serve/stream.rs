@@ -4,10 +4,10 @@
 //! because it takes any number of connections, and its parser and catalog are not, because they
 //! answer otherwise than over UDP. Questions and answers pass through here as octets.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -61,12 +61,10 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) ->
                 continue;
             }
         };
-        let Some(seat) = Seat::take(shared, &metrics) else {
+        let Some(seat) = Seat::take(shared, &metrics, peer.ip()) else {
             metrics.connections_refused.increment(1);
             if !was_full {
-                warn!(
-                    "as many DNS connections over TCP as allowed are open; more are closed at once"
-                );
+                warn!("too many DNS connections over TCP are open; more are closed at once");
             }
             was_full = true;
             continue;
@@ -81,33 +79,90 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) ->
     Ok(())
 }
 
+/// A client (an IPv4 address, or a /64 of IPv6) may have this part of all connections, …
+const ONE_CLIENT_PART: usize = 4;
+/// … or this many, if that is more; more of its connections are closed at once. So one stranger
+/// cannot keep all others out.
+const ONE_CLIENT_LEAST: usize = 8;
+
+/// Who has which connections: as many entries as connections at most.
+///
+/// A lock, because a connection is counted in all and for its client at once; taken when one is
+/// accepted and when it ends, never for a question.
+#[derive(Debug, Default)]
+pub(crate) struct Seats(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Seats {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Nothing between taking and giving back can panic and leave the counts wrong.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, client: IpAddr, most: usize) -> bool {
+        let mut taken = self.taken();
+        let most_of_one = (most / ONE_CLIENT_PART).max(ONE_CLIENT_LEAST);
+        let of_one = taken.by_client.get(&client).copied().unwrap_or(0);
+        if taken.all >= most || of_one >= most_of_one {
+            return false;
+        }
+        taken.all += 1;
+        taken.by_client.insert(client, of_one + 1);
+        true
+    }
+
+    fn give_back(&self, client: IpAddr) {
+        let mut taken = self.taken();
+        taken.all = taken.all.saturating_sub(1);
+        match taken.by_client.get_mut(&client) {
+            Some(of_one) if *of_one > 1 => *of_one -= 1,
+            _ => {
+                taken.by_client.remove(&client);
+            }
+        }
+    }
+}
+
 /// One of `Limits::tcp_connections`, given back when dropped.
 struct Seat {
     shared: Arc<Shared>,
     metrics: Metrics,
+    client: IpAddr,
 }
 
 impl Seat {
-    fn take(shared: &Arc<Shared>, metrics: &Metrics) -> Option<Self> {
+    fn take(shared: &Arc<Shared>, metrics: &Metrics, peer: IpAddr) -> Option<Self> {
         let most = shared.rules.load().limits.tcp_connections;
-        let taken = shared
-            .connections
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
-                (open < most).then_some(open + 1)
-            });
-        taken.ok()?;
+        let client = client(peer);
+        if !shared.seats.take(client, most) {
+            return None;
+        }
         metrics.connections.increment(1.0);
         Some(Self {
             shared: Arc::clone(shared),
             metrics: metrics.clone(),
+            client,
         })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.shared.connections.fetch_sub(1, Ordering::AcqRel);
+        self.shared.seats.give_back(self.client);
         self.metrics.connections.decrement(1.0);
+    }
+}
+
+/// A host with IPv6 has a /64 at least, and any address in it.
+fn client(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 
