@@ -299,3 +299,31 @@ impl std::fmt::Debug for PoolMetrics {
         f.debug_struct("PoolMetrics").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_class_and_a_client_that_left_one_of_its_own() {
+        let class = |status: u16| Class::of(StatusCode::from_u16(status).ok()).as_str();
+
+        assert_eq!(class(101), "1xx");
+        assert_eq!(class(204), "2xx");
+        assert_eq!(class(304), "3xx");
+        assert_eq!(class(499), "4xx");
+        assert_eq!(class(503), "5xx");
+        assert_eq!(class(999), "5xx");
+        assert_eq!(Class::of(None).as_str(), "aborted");
+    }
+
+    #[test]
+    fn tables_are_in_the_order_of_what_indexes_them() {
+        for (at, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, at);
+        }
+        for (at, why) in GiveUp::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, at);
+        }
+    }
+}

@@ -25,6 +25,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         endpoint = selected.map(|selected| &*selected.name),
         attempts = request.attempts,
         reason = selected.map(|selected| selected.reason.as_str()),
+        ignored_health = selected.map(|selected| selected.ignored_health),
         duration_ms,
         request_id = request.request_id.to_str().unwrap_or_default(),
         refusal = request.refusal,

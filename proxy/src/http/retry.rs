@@ -31,6 +31,7 @@ pub(crate) struct Try<'a> {
     pub(crate) sent: Sent,
     /// Everything that was read of the request's body can be sent again.
     pub(crate) body_replayable: bool,
+    /// What failed does not matter, only how far it came; named in the trace.
     pub(crate) failure: &'a Failure,
 }
 
@@ -90,11 +91,13 @@ pub(crate) fn decide(
     budget: &Budget,
     now: Instant,
 ) -> Retry {
-    match obstacle(policy, attempt) {
+    let decided = match obstacle(policy, attempt) {
         Some(why) => Retry::GiveUp(why),
         None if budget.withdraw(now) => Retry::Again,
         None => Retry::GiveUp(GiveUp::BudgetEmpty),
-    }
+    };
+    tracing::trace!(failure = attempt.failure.as_str(), ?decided, "retry");
+    decided
 }
 
 /// What stands in the way besides the budget; what the client could see comes first.

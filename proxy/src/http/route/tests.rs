@@ -54,7 +54,7 @@ fn table(routes: &[(&str, &str)]) -> RouteTable {
 fn found(table: &RouteTable, host: &str, path: &str) -> String {
     table
         .find(host, path, &Method::GET, &HeaderMap::new())
-        .map_or("none".to_owned(), |route| route.rule.name.to_string())
+        .map_or_else(|| "none".to_owned(), |route| route.rule.name.to_string())
 }
 
 #[test]

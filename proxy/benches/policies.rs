@@ -1,0 +1,217 @@
+//! What the policies cost on the request path: nanoseconds per call, the median of several rounds.
+//!
+//! Compiles the crate's own files into itself, as they are private to it. Run alone on a quiet
+//! machine: `cargo bench -p sealane-proxy --bench policies`.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "a part of the crate is compiled a second time, and only some of it is called"
+)]
+
+#[path = "../src/config.rs"]
+mod config;
+#[path = "../src/metrics.rs"]
+pub mod metrics;
+#[path = "../src/tls.rs"]
+mod tls;
+#[path = "../src/upstream/mod.rs"]
+mod upstream;
+#[path = "../src/http"]
+mod http {
+    pub(crate) mod headers;
+    pub(crate) mod retry;
+    pub(crate) mod route;
+}
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::http::{HeaderMap, HeaderValue, Method, Version};
+use sealane_model::Verdict::{Down, Up};
+use sealane_model::{EndpointProtocol, PoolId, Ratio, Snapshot};
+use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy, Weights};
+use sealane_testkit::{Names, World};
+
+use crate::config::{HostPattern, RetryPolicy, Route, RouteMatch, Timeouts};
+use crate::http::headers::{Forwarding, toward_endpoint};
+use crate::http::route::RouteTable;
+use crate::upstream::budget::Budget;
+use crate::upstream::{LoadTable, SelectAsk, select};
+
+fn main() {
+    for routes in [3, 1_000] {
+        routes_found(routes);
+    }
+    headers_forwarded();
+    budget_used();
+    for endpoints in [3, 100] {
+        endpoints_selected(endpoints);
+    }
+}
+
+fn routes_found(count: usize) {
+    let routes: Vec<Route> = (0..count).map(|at| route(at, count)).collect();
+    let table = RouteTable::new(&routes);
+    let headers = HeaderMap::new();
+    let find = |host: &str, path: &str| {
+        let found = table.find(black_box(host), black_box(path), &Method::GET, &headers);
+        black_box(found.is_some());
+    };
+    measure(&format!("find, {count} routes, exact host"), || {
+        find("H1.example.test:8443", "/v1/users?x=1");
+    });
+    measure(
+        &format!("find, {count} routes, any host, all paths missed"),
+        || {
+            find("a.b.c.elsewhere.test", "/none/of/them");
+        },
+    );
+}
+
+/// A third by exact host, a third by suffix, a third by path alone.
+fn route(at: usize, count: usize) -> Route {
+    let host = match at * 3 / count {
+        0 => None,
+        1 => Some(HostPattern::Exact(
+            format!("h{}.example.test", at - count / 3).into(),
+        )),
+        _ => Some(HostPattern::Suffix(format!(".s{at}.example.test").into())),
+    };
+    Route {
+        name: at.to_string().into(),
+        when: RouteMatch {
+            path_prefix: host.is_none().then(|| format!("/path/{at}").into()),
+            host,
+            ..RouteMatch::default()
+        },
+        pool: PoolId::from_index(0).expect("0 is an index"),
+        steering: Arc::new(SteeringPolicy::Nearest),
+        timeouts: Timeouts {
+            connect: Duration::from_secs(1),
+            attempt: Duration::from_secs(5),
+            request: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+        },
+        retry: RetryPolicy {
+            attempts: 2,
+            budget: Ratio::new(0.2).expect("a ratio"),
+        },
+        body_max: None,
+    }
+}
+
+fn headers_forwarded() {
+    let browser: HeaderMap = [
+        ("host", "www.example.test"),
+        ("connection", "keep-alive"),
+        ("accept", "text/html,application/xhtml+xml,*/*;q=0.8"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("accept-language", "en"),
+        ("cookie", "session=0123456789abcdef"),
+        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+    ]
+    .into_iter()
+    .map(|(name, value)| {
+        (
+            name.parse().expect("a name"),
+            HeaderValue::from_static(value),
+        )
+    })
+    .collect();
+    let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+    let forwarding = Forwarding {
+        peer: [203, 0, 113, 7].into(),
+        trusted_peer: false,
+        scheme: "https",
+        host: "www.example.test",
+        request_id: &id,
+        upgrade: false,
+        received: Version::HTTP_11,
+        toward: EndpointProtocol::Http1,
+    };
+    measure("headers toward endpoint, their clone included", || {
+        let mut headers = browser.clone();
+        toward_endpoint(&mut headers, &forwarding);
+        black_box(headers);
+    });
+    measure("headers cloned only", || {
+        black_box(browser.clone());
+    });
+}
+
+fn budget_used() {
+    let budget = Budget::new(Ratio::new(0.2).expect("a ratio"));
+    let now = now();
+    measure("budget, a deposit", || budget.deposit(now));
+    measure("budget, a withdrawal", || {
+        black_box(budget.withdraw(now));
+    });
+}
+
+fn endpoints_selected(endpoints: usize) {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoints(endpoints)
+        .region("us", Up)
+        .endpoints(endpoints)
+        .region("ap", Down)
+        .endpoints(endpoints)
+        .build();
+    let loads = LoadTable::default();
+    let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
+    let policy = SteeringPolicy::WeightedLatency(Weights::default());
+    let mut random = 1_u64;
+    measure(
+        &format!("select, 3 regions of {endpoints} endpoints"),
+        || {
+            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            let selected = choose(&world, &loads, &place, &policy, random);
+            drop(black_box(loads.begin(selected)));
+        },
+    );
+}
+
+fn choose(
+    world: &Snapshot,
+    loads: &LoadTable,
+    place: &ClientPlace,
+    policy: &SteeringPolicy,
+    random: u64,
+) -> sealane_model::EndpointId {
+    let ask = SelectAsk {
+        pool: world.pool_id("api"),
+        policy,
+        place,
+        key: random,
+        random,
+        tried: &[],
+    };
+    select(world, loads, &ask).expect("regions are up").endpoint
+}
+
+const ROUNDS: usize = 9;
+const CALLS: u32 = 50_000;
+
+fn measure(what: &str, mut call: impl FnMut()) {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let began = now();
+            (0..CALLS).for_each(|_| call());
+            began.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    println!("{what}: {:.0} ns", rounds[ROUNDS / 2]);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
