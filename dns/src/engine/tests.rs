@@ -739,6 +739,9 @@ fn addresses_that_should_be_there_and_are_not_known_are_no_empty_answer() {
     assert_eq!((reply.rcode, reply.authorities.len()), (2, 0));
 }
 
+/// Response code, with the question, with OPT; `None` is silence.
+type Expected = Option<(u16, bool, bool)>;
+
 #[test]
 fn malformed_messages_get_exactly_this() {
     let world = world().build();
@@ -752,8 +755,7 @@ fn malformed_messages_get_exactly_this() {
         message
     };
     let opt_at = good.len();
-    // Message, response code (none: silence), with the question, with OPT.
-    let cases: Vec<(&str, Vec<u8>, Option<(u16, bool, bool)>)> = vec![
+    let cases: Vec<(&str, Vec<u8>, Expected)> = vec![
         ("nothing", vec![], None),
         ("half a header", good[..11].to_vec(), None),
         ("an answer", changed(&good, 2, 0x81), None),
@@ -899,7 +901,7 @@ fn no_message_whatever_panics_or_gets_an_unreadable_answer() {
             [
                 plain.message(),
                 plain.clone().subnet(GERMANY).message(),
-                plain.clone().subnet("2001:db8::/56").message(),
+                plain.subnet("2001:db8::/56").message(),
                 ask(name, rtype::ANY).edns(512).message(),
             ]
         })

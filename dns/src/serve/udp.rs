@@ -30,6 +30,9 @@ pub(crate) const BATCH: usize = 64;
 pub(crate) const RECEIVE_WAIT: Duration = Duration::from_millis(200);
 /// How long a thread waits for the kernel to take answers; then they are dropped and counted.
 pub(crate) const SEND_WAIT: Duration = Duration::from_millis(200);
+/// Batches answered at most once a thread was asked to stop: more than the largest receive buffer
+/// holds, so what still comes in then came after the stop.
+const LAST_BATCHES_MAX: usize = 256;
 /// Rest after an error that is not the network's, so that a lasting one does not burn a core.
 const ERROR_REST: Duration = Duration::from_millis(50);
 /// The longest message that is read; of longer ones only the beginning, and they are refused. A
@@ -71,9 +74,11 @@ pub(crate) fn run(socket: &UdpSocket, shared: &Shared, stop: &Stop) {
     let mut tally = Tally::default();
     let mut batch = Batch::new();
     let fd = socket.as_raw_fd();
-    loop {
+    let mut last_batches = 0;
+    while last_batches < LAST_BATCHES_MAX {
         // Seen before receiving: what came before the stop is answered after it.
         let stopping = stop.is_asked();
+        last_batches += usize::from(stopping);
         let received = match batch.receive(fd, stopping) {
             Ok(received) => received,
             Err(error) if is_silence(&error) && stopping => return,
@@ -355,5 +360,54 @@ fn answer_from(control: &mut Control, length: usize) -> usize {
             }
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use arc_swap::ArcSwap;
+    use sealane_model::publish::snapshot_channel;
+    use sealane_steering::GeoTable;
+
+    use super::super::bind::bind;
+    use super::super::stream::Seats;
+    use super::*;
+    use crate::config::{Config, Limits};
+
+    #[test]
+    fn what_waits_when_the_stop_comes_is_still_answered() {
+        let config = Config {
+            bind: Vec::new(),
+            zones: Vec::new(),
+            geo: Arc::new(GeoTable::empty()),
+            limits: Limits {
+                tcp_connections: 1,
+                tcp_idle: Duration::from_secs(1),
+            },
+        };
+        let (_writer, world) = snapshot_channel(Snapshot::default());
+        let shared = Shared {
+            world,
+            rules: Arc::new(ArcSwap::from_pointee(Rules::compile(&config))),
+            seats: Seats::default(),
+        };
+        let bound = bind("127.0.0.1:0".parse().unwrap(), NonZeroUsize::MIN, false).unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(bound.address).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let question = b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+        for _ in 0..BATCH + 1 {
+            client.send(question).unwrap();
+        }
+        let stop = Stop::default();
+        stop.ask();
+
+        run(&bound.udp[0], &shared, &stop);
+
+        let mut reply = [0; 512];
+        let answers = (0..).take_while(|_| client.recv(&mut reply).is_ok());
+        assert_eq!((answers.count(), reply[3]), (BATCH + 1, 5));
     }
 }
