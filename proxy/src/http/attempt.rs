@@ -103,7 +103,9 @@ pub(crate) async fn answer(
             // The endpoint closed an idle connection just when we used it (RFC 9112 §9.3.1).
             let end = AttemptEnd::Failed(&miss.failure);
             settle(&selected, route, end, true, None, load, inbound);
+            // It was no attempt at this endpoint: the policy's number is for those.
             request.tried.pop();
+            request.attempts -= 1;
             again_on = Some(selected);
             continue;
         }
@@ -179,7 +181,7 @@ fn decide(
     inbound: &Inbound,
 ) -> Retry {
     if choose(request, route, inbound).is_err() {
-        return Retry::GiveUp(GiveUp::AttemptsUsed);
+        return Retry::GiveUp(GiveUp::NothingLeft);
     }
     let attempt = Try {
         method: &head.method,
@@ -313,7 +315,15 @@ impl Trial<'_> {
                     Due::Client => {
                         return Err(Tried::Stopped(Stop::Refused(Refusal::BodyTimedOut)));
                     }
-                    Due::Request => Failure::TimedOut,
+                    Due::Request => {
+                        return Err(Tried::Missed(Miss {
+                            failure: Failure::TimedOut,
+                            sent: Sent::HeadOrBody,
+                            reused,
+                            // Another endpoint would be given no time, and then blamed for it.
+                            decided: Some(Retry::GiveUp(GiveUp::OutOfTime)),
+                        }));
+                    }
                     Due::Attempt => {
                         if let Some(tried) = self.leave_for_another(upload, reused) {
                             return Err(tried);

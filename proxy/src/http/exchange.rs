@@ -87,6 +87,8 @@ async fn deliver(
         client.close_after();
     }
     request.status = Some(answer.head.status);
+    // Until its end was sent: this future may be dropped at any time.
+    request.cut_short = true;
     let end = answer.end || is_bodiless_answer(&request.method, answer.head.status);
     let (head, _) = http::Response::new(()).into_parts();
     let head = std::mem::replace(&mut answer.head, head);
@@ -101,19 +103,32 @@ async fn deliver(
         relay(client, &mut answer.endpoint, upload, idle, &mut request.sent).await
     };
     let whole = relayed == Relayed::Whole;
+    // The endpoint has done its part: it need not wait for a slow client.
+    settle_answer(answer, &relayed, whole && upload.is_whole(), route, inbound);
     if whole {
         request.cut_short = !flush(client, route.rule.timeouts.idle).await;
     } else {
-        request.cut_short = true;
         client.cut();
         tracing::debug!("answer broke off: {relayed:?}");
     }
+}
+
+/// `whole`: request and answer both came to their end, so that the connection can serve again.
+fn settle_answer(
+    answer: Answer,
+    relayed: &Relayed,
+    whole: bool,
+    route: &RouteState,
+    inbound: &Inbound,
+) {
     let reused = answer.endpoint.is_reused();
-    if let Some(wire) = answer.endpoint.finish(whole && upload.is_whole()) {
+    if let Some(wire) = answer.endpoint.finish(whole) {
         inbound.worker.connections.keep(&answer.selected, wire);
     }
-    let end = match &relayed {
+    let end = match relayed {
         Relayed::Whole => AttemptEnd::Answered,
+        // Silence within an answer is no fault: event streams may have nothing to say for long.
+        Relayed::Endpoint(Failure::TimedOut) => AttemptEnd::Abandoned,
         Relayed::Endpoint(failure) => AttemptEnd::Failed(failure),
         Relayed::ClientGone | Relayed::ClientStalled | Relayed::Upload(_) => AttemptEnd::Abandoned,
     };
@@ -162,6 +177,8 @@ async fn tunnel(
         let moved = Box::pin(upgrade::run(ours.wire(), &theirs, idle)).await;
         request.received += moved.from_client;
         request.sent += moved.from_endpoint;
+        // Tunnels have no end of their own: whoever closes first ends them.
+        request.cut_short = false;
         end = AttemptEnd::Answered;
     }
     let outcome = AttemptOutcome {
