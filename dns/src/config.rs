@@ -64,7 +64,8 @@ pub struct SteeredName {
 
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// TCP connections at once; more are closed at once.
+    /// TCP connections at once, over all addresses; more are closed at once. One client (an IPv4
+    /// address, or a /64 of IPv6) may have a quarter of them, or 8 if that is more.
     pub tcp_connections: usize,
     /// A TCP connection without a question is closed after this (RFC 7766 §6.2.3).
     pub tcp_idle: Duration,

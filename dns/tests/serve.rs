@@ -160,6 +160,21 @@ fn the_same_port_answers_by_udp_and_tcp() {
 }
 
 #[test]
+fn many_questions_on_one_connection_are_all_answered_after_its_client_has_said_all() {
+    let (dns, _world) = start(config(&[loopback()]));
+    let mut stream = connect(dns.addresses()[0]);
+    for id in 0..200 {
+        tcp_send(&mut stream, &question("many.example.test", id));
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    for id in 0..200 {
+        let reply = tcp_receive(&mut stream).unwrap();
+        assert_eq!((reply[1], reply[7]), (id, 100));
+    }
+    assert!(tcp_receive(&mut stream).is_err(), "closed");
+}
+
+#[test]
 fn what_a_datagram_truncates_tcp_has_whole() {
     let (dns, _world) = start(config(&[loopback()]));
     let server = dns.addresses()[0];

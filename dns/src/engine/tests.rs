@@ -1,10 +1,11 @@
 //! Scenarios on real octets: a question in, an answer out, in a fixed world.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{AllDown, OutReason, Snapshot, Ttl, Verdict};
-use sealane_steering::{GeoOverride, SteeringPolicy};
+use sealane_steering::{GeoOverride, SteeringPolicy, Weights};
 use sealane_testkit::World;
 use sealane_testkit::mmdb::{self, Record as Place};
 
@@ -649,6 +650,46 @@ fn a_name_may_ignore_subnets() {
         .of(&rules, &world);
     assert_eq!(reply.answers, ["api.example.test 10 A 192.0.2.20"]);
     assert_eq!(reply.subnet, Some((24, 0)));
+}
+
+#[test]
+fn a_weighted_choice_sticks_to_a_network_and_says_so() {
+    let world = world().build();
+    let rules = rules_with(&world, |steered| {
+        steered.steering = Arc::new(SteeringPolicy::Weighted(Weights::default()));
+    });
+    let mut seen = BTreeSet::new();
+    for third in 0..64 {
+        let answers = |host: u8, bits| {
+            let subnet = format!("192.0.{third}.{host}/{bits}");
+            let reply = ask("api", rtype::A).subnet(&subnet).of(&rules, &world);
+            assert_eq!(reply.subnet, Some((bits, 24)), "{subnet}");
+            reply.answers
+        };
+        assert_eq!(answers(0, 24), answers(77, 32));
+        seen.insert(answers(0, 24));
+    }
+    assert_eq!(seen.len(), 2, "both regions get some");
+}
+
+#[test]
+fn where_places_are_unknown_to_everyone_the_answer_holds_for_everyone() {
+    let world = world().build();
+    let mut rules = rules(&world);
+    rules.geo = Arc::new(GeoTable::empty());
+    let reply = ask("api", rtype::A).subnet(GERMANY).of(&rules, &world);
+    assert_eq!(reply.subnet, Some((24, 0)));
+}
+
+#[test]
+fn a_client_that_the_table_does_not_know_never_speaks_for_everyone() {
+    let world = world().build();
+    let rules = rules(&world);
+    for subnet in ["8.8.8.0/24", "2a00:1450::/32", "0.0.0.0/1", "224.0.0.0/4"] {
+        let reply = ask("api", rtype::A).subnet(subnet).of(&rules, &world);
+        let (_, scope) = reply.subnet.unwrap();
+        assert!(scope > 0, "{subnet}");
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) ->
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let metrics = Metrics::new(Transport::Stream);
     let mut connections = JoinSet::new();
-    let mut was_full = false;
+    let mut refused: u64 = 0;
     loop {
         let accepted = tokio::select! {
             () = stop.asked() => break,
@@ -63,13 +63,16 @@ async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) ->
         };
         let Some(seat) = Seat::take(shared, &metrics, peer.ip()) else {
             metrics.connections_refused.increment(1);
-            if !was_full {
-                warn!("too many DNS connections over TCP are open; more are closed at once");
+            refused += 1;
+            // Ever more rarely: strangers must not write our log.
+            if refused.is_power_of_two() {
+                warn!(
+                    refused,
+                    "too many DNS connections over TCP; more are closed at once"
+                );
             }
-            was_full = true;
             continue;
         };
-        was_full = false;
         // Answers are whole; waiting to send them together with later ones only delays them.
         let _ = stream.set_nodelay(true);
         connections.spawn(Connection::new(seat, stop, peer).run(stream));
