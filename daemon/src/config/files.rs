@@ -1,0 +1,113 @@
+//! Reads the files that the configuration refers to, each within a bound, and remembers which.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Bytes of the configuration file itself; a larger one is refused.
+pub(super) const CONFIGURATION_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a certificate, key or token file; larger ones are refused.
+pub(super) const PEM_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a zone file; a larger one is refused.
+pub(super) const ZONE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a geographic database; a larger one is refused.
+pub(super) const DATABASE_BYTES_MAX: usize = 1 << 30;
+
+#[derive(Debug)]
+pub(super) struct Files {
+    base: PathBuf,
+    read: Vec<PathBuf>,
+    newest: Option<SystemTime>,
+}
+
+impl Files {
+    /// Relative paths are relative to `base`.
+    pub(super) fn new(base: &Path) -> Self {
+        Self {
+            base: base.to_owned(),
+            read: Vec::new(),
+            newest: None,
+        }
+    }
+
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
+    pub(super) fn into_read(self) -> Vec<PathBuf> {
+        self.read
+    }
+
+    /// When the newest file that was read so far was last changed, in seconds since 1970.
+    pub(super) fn newest_change(&self) -> Option<u32> {
+        let since = self
+            .newest?
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()?
+            .as_secs();
+        u32::try_from(since).ok()
+    }
+
+    /// The configuration file, which may also be a pipe. `Err`: why not.
+    pub(super) fn configuration(&mut self, path: &Path) -> Result<String, String> {
+        let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(format!("{} is a directory", path.display()));
+        }
+        let bytes = self.all_of(path, file, CONFIGURATION_BYTES_MAX)?;
+        utf8(path, bytes)
+    }
+
+    pub(super) fn text(&mut self, path: &Path, limit: usize) -> Result<String, String> {
+        let bytes = self.bytes(path, limit)?;
+        utf8(path, bytes)
+    }
+
+    pub(super) fn bytes(&mut self, path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+        // Looked at before it is opened: opening a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if !metadata.is_file() {
+            return Err(format!("{} is not a file", path.display()));
+        }
+        let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+        self.all_of(path, file, limit)
+    }
+
+    fn all_of(
+        &mut self,
+        path: &Path,
+        file: std::fs::File,
+        limit: usize,
+    ) -> Result<Vec<u8>, String> {
+        let changed = file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok();
+        let mut bytes = Vec::new();
+        let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+        file.take(bound)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unreadable(path, &error))?;
+        if bytes.len() > limit {
+            let limit = limit >> 20;
+            return Err(format!("{} is larger than {limit} MiB", path.display()));
+        }
+        self.newest = self.newest.max(changed);
+        if !self.read.iter().any(|read| read == path) {
+            self.read.push(path.to_owned());
+        }
+        Ok(bytes)
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> String {
+    format!("{} cannot be read: {error}", path.display())
+}
+
+fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        format!("{} is not UTF-8 text: see line {line}", path.display())
+    })
+}

@@ -1,0 +1,154 @@
+//! The configuration file: from its text to rules, or to all of its mistakes at once.
+//!
+//! The only place that knows how the file is spelled (A7). In the order of reading: [`yaml`]
+//! makes a tree in which everything knows its place, [`expand`] replaces references to the
+//! environment, [`decode`] and [`spec`] make typed values of it, [`glb`] and [`complete`] put the
+//! short form and the defaults in, [`parse`] checks what keys have to do with each other and makes
+//! the rooms' rules, [`print`] prints what is in force. Never changes anything, never opens a
+//! socket.
+
+mod complete;
+mod decode;
+mod error;
+mod expand;
+mod files;
+mod glb;
+mod parse;
+mod places;
+mod print;
+mod schema;
+mod source;
+pub mod spec;
+pub mod unit;
+mod yaml;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealane_model::{IdBook, RegionId};
+
+pub use error::{Mistake, Report};
+pub use expand::Environment;
+pub use schema::schema;
+
+use decode::{Decoder, Shape};
+use error::Notes;
+use files::Files;
+use spec::FileSpec;
+
+/// What a configuration file says, for each part of the program.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub node: Node,
+    pub proxy: sealane_proxy::config::Config,
+    /// Binds nothing and has no zones where the file has none.
+    pub dns: sealane_dns::config::Config,
+    pub control: sealane_control::config::Config,
+}
+
+/// This process.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: Arc<str>,
+    /// Where it stands.
+    pub region: Option<RegionId>,
+    /// `None`: one for each core.
+    pub workers: Option<NonZeroUsize>,
+    /// How long accepted work may go on after a stop was asked for.
+    pub drain_limit: Duration,
+}
+
+/// A file without mistakes.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub rules: Rules,
+    /// The whole configuration as YAML, every default filled in, secrets redacted. Relative paths
+    /// stay relative to the file.
+    pub effective: String,
+    /// Every file that was read, to be watched. The configuration file itself comes first.
+    pub files: Vec<PathBuf>,
+    /// What is lawful but looks wrong: `file:line:column: message`.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the file at `path` and whatever it refers to. Ids of names that `ids` knows stay; `ids`
+/// changes only when there are no mistakes.
+///
+/// # Errors
+/// [`Report`] with every mistake.
+pub fn load(path: &Path, env: &Environment<'_>, ids: &mut IdBook) -> Result<Loaded, Report> {
+    let name = path.display().to_string();
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let mut files = Files::new(base);
+    match files.configuration(path) {
+        Ok(text) => read(&name, &text, files, env, ids),
+        Err(message) => {
+            let mut notes = Notes::default();
+            notes.sources.add(&name, "");
+            notes.wrong(source::Span::NONE, message);
+            Err(notes.into_report())
+        }
+    }
+}
+
+/// As [`load`], for a text that is in memory. `name` stands in messages; relative paths are
+/// relative to `base`.
+///
+/// # Errors
+/// [`Report`] with every mistake.
+pub fn load_text(
+    name: &str,
+    text: &str,
+    base: &Path,
+    env: &Environment<'_>,
+    ids: &mut IdBook,
+) -> Result<Loaded, Report> {
+    read(name, text, Files::new(base), env, ids)
+}
+
+fn read(
+    name: &str,
+    text: &str,
+    mut files: Files,
+    env: &Environment<'_>,
+    ids: &mut IdBook,
+) -> Result<Loaded, Report> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut notes = Notes::default();
+    notes.sources.add(name, text);
+    let Some(mut spec) = read_spec(text, env, &mut notes) else {
+        return Err(notes.into_report());
+    };
+    glb::unfold(&mut spec, &mut notes);
+    complete::complete(&mut spec, env);
+    let mut scratch = ids.clone();
+    let rules = parse::parse(&spec, &mut files, &mut scratch, &mut notes);
+    match rules {
+        Some(rules) if notes.count() == 0 => {
+            *ids = scratch;
+            Ok(Loaded {
+                rules,
+                effective: print::print(&spec.emit()),
+                files: files.into_read(),
+                warnings: notes.warnings(),
+            })
+        }
+        _ => Err(notes.into_report()),
+    }
+}
+
+fn read_spec(text: &str, env: &Environment<'_>, notes: &mut Notes) -> Option<FileSpec> {
+    if text.len() > files::CONFIGURATION_BYTES_MAX {
+        let limit = files::CONFIGURATION_BYTES_MAX >> 20;
+        notes.wrong(
+            source::Span::NONE,
+            format!("the file is larger than {limit} MiB"),
+        );
+        return None;
+    }
+    let mut root = yaml::read(text, 0, notes)?;
+    expand::expand(&mut root, env, notes);
+    FileSpec::decode(&root, &mut Decoder::new(notes))
+}

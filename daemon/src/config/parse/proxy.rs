@@ -1,0 +1,442 @@
+//! Listeners, routes and limits of the proxy.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Method};
+use sealane_model::Ratio;
+use sealane_proxy::config::{
+    HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, RetryPolicy, Route, RouteMatch,
+    Timeouts,
+};
+use sealane_proxy::tls::{CertificatePem, ServerTls, TlsError};
+
+use super::super::decode::{At, List, Table, nearest};
+use super::super::error::Mistake;
+use super::super::files::PEM_BYTES_MAX;
+use super::super::source::Span;
+use super::super::spec::{
+    CertificateSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, RetrySpec, RouteSpec,
+    TimeoutsSpec,
+};
+use super::super::unit::{Text, host_name, print_duration};
+use super::Parser;
+
+impl Parser<'_> {
+    pub(super) fn listeners(&mut self, table: Option<&At<Table<ListenerSpec>>>) -> Vec<Listener> {
+        let entries = table.iter().flat_map(|table| table.value.iter());
+        let mut listeners = Vec::new();
+        for entry in entries {
+            if let Some(spec) = &entry.value {
+                listeners.extend(self.listener(&entry.name, spec));
+            }
+        }
+        listeners
+    }
+
+    fn listener(&mut self, name: &At<String>, spec: &At<ListenerSpec>) -> Option<Listener> {
+        let ListenerSpec {
+            span: _,
+            broken,
+            bind,
+            protocol,
+            certificates,
+        } = &spec.value;
+        let bind = bind.as_ref()?;
+        if bind.value.is_empty() && !broken {
+            let message = format!("the listener `{}` has no address", name.value);
+            self.notes.wrong(bind.span, message);
+        }
+        for address in bind.value.iter() {
+            let who = format!("the listener `{}`", name.value);
+            self.bind(address.value.0, address.span, &who);
+        }
+        let protocol = protocol.as_ref()?;
+        let protocol = match (protocol.value, certificates) {
+            (ListenerKind::Http, None) => ListenerProtocol::Http,
+            (ListenerKind::Http, Some(certificates)) => {
+                self.notes.mistake(
+                    Mistake::new(
+                        certificates.span,
+                        "a listener of plain `http` has no certificates",
+                    )
+                    .help("write `protocol: https`"),
+                );
+                return None;
+            }
+            (ListenerKind::Https, Some(certificates)) if !certificates.value.is_empty() => {
+                ListenerProtocol::Https(self.certificates(certificates)?)
+            }
+            (ListenerKind::Https, _) => {
+                if !broken {
+                    self.notes.mistake(
+                        Mistake::new(
+                            protocol.span,
+                            format!("the listener `{}` lacks a certificate", name.value),
+                        )
+                        .expected("`certificates: [{ chain: FILE, key: FILE }]`"),
+                    );
+                }
+                return None;
+            }
+        };
+        Some(Listener {
+            name: name.as_str().into(),
+            bind: bind.value.iter().map(|at| at.value.0).collect(),
+            protocol,
+        })
+    }
+
+    fn certificates(&mut self, list: &At<List<CertificateSpec>>) -> Option<ServerTls> {
+        let mut pems = Vec::new();
+        for spec in list.value.iter() {
+            let CertificateSpec {
+                span: _,
+                broken: _,
+                chain,
+                key,
+            } = &spec.value;
+            let (Some(chain), Some(key)) = (chain, key) else {
+                continue;
+            };
+            let pem = (self.pem(chain), self.pem(key));
+            if let (Some(chain_pem), Some(key_pem)) = pem {
+                let pem = CertificatePem {
+                    chain: chain_pem,
+                    key: key_pem,
+                };
+                // Each alone, so that a mistake is where it belongs.
+                match ServerTls::new(std::slice::from_ref(&pem)) {
+                    Ok(_) => pems.push(pem),
+                    Err(error) => self.notes.mistake(certificate_mistake(&error, chain, key)),
+                }
+            }
+        }
+        if pems.len() < list.value.len() {
+            return None;
+        }
+        let tls = ServerTls::new(&pems);
+        tls.map_err(|error| self.notes.wrong(list.span, error.to_string()))
+            .ok()
+    }
+
+    fn pem(&mut self, path: &At<Text>) -> Option<Vec<u8>> {
+        let file = self.files.resolve(&path.0);
+        let read = self.files.bytes(&file, PEM_BYTES_MAX);
+        read.map_err(|message| self.notes.wrong(path.span, message))
+            .ok()
+    }
+
+    pub(super) fn routes(
+        &mut self,
+        list: Option<&At<List<RouteSpec>>>,
+        is_listening: bool,
+    ) -> Vec<Route> {
+        let Some(list) = list else {
+            return Vec::new();
+        };
+        let mut names: HashMap<&str, Span> = HashMap::new();
+        let mut routes = Vec::new();
+        for spec in list.value.iter() {
+            if let Some(name) = &spec.value.name
+                && let Some(first) = names.insert(&name.0, name.span.or(spec.span))
+            {
+                let message = format!("two routes are called `{}`", name.0.escape_debug());
+                self.notes.mistake(
+                    Mistake::new(name.span.or(spec.span), message).related(first, "first here"),
+                );
+            }
+            routes.extend(self.route(spec));
+        }
+        if is_listening && list.value.is_empty() {
+            self.notes.mistake(
+                Mistake::new(
+                    list.span.or(Span::at(0, 1, 1)),
+                    "there are listeners but no routes",
+                )
+                .help("every request would be refused; add `routes: [{ pool: NAME }]`"),
+            );
+        }
+        if !is_listening && !list.value.is_empty() && self.notes.count() == 0 {
+            self.notes
+                .warn(list.span, "there are routes but no listeners");
+        }
+        self.warn_of_shadows(&routes, list);
+        routes
+    }
+
+    /// Of two routes that match the same, the first serves.
+    fn warn_of_shadows(&mut self, routes: &[Route], list: &At<List<RouteSpec>>) {
+        if routes.len() != list.value.len() {
+            return;
+        }
+        let mut seen: HashMap<String, &Route> = HashMap::new();
+        for (route, spec) in routes.iter().zip(list.value.iter()) {
+            let when = format!("{:?}", route.when);
+            if let Some(first) = seen.get(&when) {
+                let message = format!(
+                    "the route `{}` serves nothing: `{}` matches the same and comes first",
+                    route.name, first.name
+                );
+                self.notes.warn(spec.span, message);
+            } else {
+                seen.insert(when, route);
+            }
+        }
+    }
+
+    fn route(&mut self, spec: &At<RouteSpec>) -> Option<Route> {
+        let RouteSpec {
+            span: _,
+            broken: _,
+            name,
+            r#match,
+            pool,
+            timeouts,
+            retry,
+            body_max,
+        } = &spec.value;
+        let when = r#match.as_ref().and_then(|when| self.route_match(when));
+        let pool = pool.as_ref().and_then(|pool| self.pool(pool));
+        let timeouts = timeouts.as_ref().and_then(|spec| self.timeouts(spec));
+        let (pool, steering) = pool?;
+        Some(Route {
+            name: name.as_ref()?.0.as_str().into(),
+            when: when?,
+            pool,
+            steering,
+            timeouts: timeouts?,
+            retry: retry_policy(retry.as_ref()?)?,
+            body_max: body_max.as_ref()?.value.0,
+        })
+    }
+
+    fn route_match(&mut self, spec: &At<MatchSpec>) -> Option<RouteMatch> {
+        let MatchSpec {
+            span: _,
+            broken: _,
+            host,
+            path_prefix,
+            methods,
+            headers,
+        } = &spec.value;
+        let before = self.notes.count();
+        let host = host.as_ref().and_then(|host| self.host(host));
+        let path_prefix = path_prefix
+            .as_ref()
+            .and_then(|prefix| self.path_prefix(prefix));
+        let methods = methods.iter().flat_map(|list| list.value.iter());
+        let methods = methods.filter_map(|method| self.method(method)).collect();
+        let headers = headers.iter().flat_map(|table| table.value.iter());
+        let headers = headers
+            .filter_map(|entry| self.header(&entry.name, entry.value.as_ref()?))
+            .collect();
+        (self.notes.count() == before).then_some(RouteMatch {
+            host,
+            path_prefix,
+            methods,
+            headers,
+        })
+    }
+
+    fn host(&mut self, at: &At<Text>) -> Option<HostPattern> {
+        let text = at.0.as_str();
+        if text == "*" {
+            return None;
+        }
+        if let Some(name) = text.strip_prefix("*.").and_then(host_name) {
+            return Some(HostPattern::Suffix(format!(".{name}").into()));
+        }
+        let address = text.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(address) = address.parse::<std::net::IpAddr>() {
+            let text = match address {
+                std::net::IpAddr::V4(v4) => v4.to_string(),
+                std::net::IpAddr::V6(v6) => format!("[{v6}]"),
+            };
+            return Some(HostPattern::Exact(text.into()));
+        }
+        if let Some(name) = host_name(text) {
+            return Some(HostPattern::Exact(name.into()));
+        }
+        let mut mistake = Mistake::new(
+            at.span,
+            format!("no request has the host `{}`", text.escape_debug()),
+        )
+        .expected("`api.example.com`, or `*.example.com` for names below it");
+        if let Some((name, port)) = text.rsplit_once(':')
+            && port.parse::<u16>().is_ok()
+        {
+            mistake = mistake.help(format!("a port is not compared; write `{name}`"));
+        }
+        self.notes.mistake(mistake);
+        None
+    }
+
+    /// Without its final slash; `/` matches everything.
+    fn path_prefix(&mut self, at: &At<Text>) -> Option<Arc<str>> {
+        let text = at.0.as_str();
+        let lawful = text.starts_with('/')
+            && !text.contains(['?', '#', '*'])
+            && text.parse::<http::uri::PathAndQuery>().is_ok();
+        if !lawful {
+            let message = format!("`{}` is no path", text.escape_debug());
+            let mut mistake = Mistake::new(at.span, message)
+                .expected("a path from its `/`, without a query, such as `/v1`");
+            if let Some(prefix) = text.strip_suffix("/*").filter(|p| p.starts_with('/')) {
+                mistake = mistake.help(format!("`{prefix}` matches all below it"));
+            }
+            self.notes.mistake(mistake);
+            return None;
+        }
+        let trimmed = text.trim_end_matches('/');
+        (!trimmed.is_empty()).then(|| trimmed.into())
+    }
+
+    fn method(&mut self, at: &At<Text>) -> Option<Method> {
+        const COMMON: [&str; 8] = [
+            "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
+        ];
+        let method = Method::from_bytes(at.0.as_bytes()).ok();
+        let usual = method
+            .as_ref()
+            .is_some_and(|m| COMMON.contains(&m.as_str()));
+        let upper = at.0.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+        if usual || (method.is_some() && upper && nearest(&at.0, COMMON).is_none()) {
+            return method;
+        }
+        let message = format!("`{}` is no HTTP method", at.0.escape_debug());
+        self.notes.mistake(
+            Mistake::new(at.span, message)
+                .expected("methods in capitals, such as `GET`")
+                .nearest(nearest(&at.0, COMMON)),
+        );
+        None
+    }
+
+    fn header(&mut self, name: &At<String>, value: &At<Text>) -> Option<HeaderMatch> {
+        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+            let message = format!("`{}` is no header field's name", name.escape_debug());
+            self.notes.wrong(name.span, message);
+            return None;
+        };
+        if header == http::header::HOST {
+            self.notes.mistake(
+                Mistake::new(name.span, "the host is not matched as a header")
+                    .help("write `host:` in `match`"),
+            );
+            return None;
+        }
+        let wanted = match value.0.as_str() {
+            "*" => None,
+            text => match HeaderValue::from_str(text) {
+                Ok(value) => Some(value),
+                Err(_) => {
+                    let message =
+                        format!("no header field has the value `{}`", text.escape_debug());
+                    self.notes.wrong(value.span, message);
+                    return None;
+                }
+            },
+        };
+        Some(HeaderMatch {
+            name: header,
+            value: wanted,
+        })
+    }
+
+    fn timeouts(&mut self, spec: &At<TimeoutsSpec>) -> Option<Timeouts> {
+        let TimeoutsSpec {
+            span,
+            broken: _,
+            connect,
+            attempt,
+            request,
+            idle,
+        } = &spec.value;
+        let (connect, attempt, request) = (connect.as_ref()?, attempt.as_ref()?, request.as_ref()?);
+        for (name, short, longer_name, long) in [
+            ("connect", connect, "attempt", attempt),
+            ("attempt", attempt, "request", request),
+        ] {
+            if short.value.0 > long.value.0 {
+                let message = format!(
+                    "`{name}` of {} is longer than `{longer_name}` of {}",
+                    print_duration(short.value.0),
+                    print_duration(long.value.0)
+                );
+                self.notes.mistake(
+                    Mistake::new(short.span.or(long.span).or(*span), message)
+                        .expected("connect ≤ attempt ≤ request"),
+                );
+            }
+        }
+        Some(Timeouts {
+            connect: connect.value.0,
+            attempt: attempt.value.0,
+            request: request.value.0,
+            idle: idle.as_ref()?.value.0,
+        })
+    }
+
+    pub(super) fn proxy_limits(&self, spec: Option<&At<LimitsSpec>>) -> Option<Limits> {
+        let LimitsSpec {
+            span: _,
+            broken: _,
+            connections,
+            head_bytes,
+            head_fields,
+            head_timeout,
+            keep_alive,
+            streams,
+            handshake_timeout,
+        } = &spec?.value;
+        Some(Limits {
+            connections: usize::try_from(connections.as_ref()?.value.0).ok()?,
+            head_bytes: usize::try_from(head_bytes.as_ref()?.value.0).ok()?,
+            head_fields: usize::try_from(head_fields.as_ref()?.value.0).ok()?,
+            head_timeout: head_timeout.as_ref()?.value.0,
+            keep_alive: keep_alive.as_ref()?.value.0,
+            streams: u32::try_from(streams.as_ref()?.value.0).ok()?,
+            handshake_timeout: handshake_timeout.as_ref()?.value.0,
+        })
+    }
+}
+
+fn retry_policy(spec: &At<RetrySpec>) -> Option<RetryPolicy> {
+    let RetrySpec {
+        span: _,
+        broken: _,
+        attempts,
+        budget,
+    } = &spec.value;
+    Some(RetryPolicy {
+        attempts: u32::try_from(attempts.as_ref()?.value.0).ok()?,
+        budget: Ratio::new(budget.as_ref()?.value.0)?,
+    })
+}
+
+fn certificate_mistake(error: &TlsError, chain: &At<Text>, key: &At<Text>) -> Mistake {
+    let (chain_name, key_name) = (chain.0.escape_debug(), key.0.escape_debug());
+    match error {
+        TlsError::Chain { reason, .. } => Mistake::new(
+            chain.span,
+            format!("`{chain_name}` is no PEM file: {reason}"),
+        ),
+        TlsError::EmptyChain { .. } | TlsError::NoCertificate => {
+            Mistake::new(chain.span, format!("`{chain_name}` has no certificate"))
+        }
+        TlsError::Key { reason, .. } => Mistake::new(
+            key.span,
+            format!("`{key_name}` is no private key in PEM: {reason}"),
+        ),
+        TlsError::KeyOfAnother { .. } => Mistake::new(
+            key.span,
+            format!("the key `{key_name}` does not belong to the certificate `{chain_name}`"),
+        )
+        .related(chain.span, "the certificate"),
+        TlsError::Unusable { reason, .. } => {
+            Mistake::new(chain.span, format!("`{chain_name}` cannot serve: {reason}"))
+        }
+        TlsError::Setup(reason) => Mistake::new(chain.span, reason.clone()),
+    }
+}

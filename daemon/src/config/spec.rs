@@ -1,0 +1,785 @@
+//! The configuration file word for word: every key, its type, its range and its default.
+//!
+//! Checks no more than one key at a time; what keys have to do with each other is `parse`'s. Each
+//! default is what a careful operator would choose; the reasons are in `docs/CONFIG.md`.
+
+use serde_json::{Map, Value, json};
+
+use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emit, shape};
+use super::error::Mistake;
+use super::unit::{
+    Bind, Degrees, Flag, Host, Ip, Lifetime, Net, Period, Reach, Seconds, Secret, Share, Size,
+    SizeOrNone, Statuses, Text, UnhealthyShare, Whole,
+};
+use super::yaml::{Kind, Node};
+
+/// A weight (`sealane_model::Weight`).
+pub type WeightNumber = Whole<0, 1_000_000>;
+/// A period of probing: 100 ms – 1 h.
+pub type ProbePeriod = Period<100, 3_600_000>;
+/// A time limit of the data plane: 1 ms – 1 h.
+pub type Limit = Period<1, 3_600_000>;
+/// A TTL: 0 – 7 days.
+pub type TtlText = Lifetime<0, 604_800>;
+
+shape! {
+    /// The whole configuration file of Sealane.
+    FileSpec {
+        /// The version of this format: 1. May be left out only where `global_load_balancer` stands alone.
+        version: Whole<1, 1>,
+        /// This process.
+        node: NodeSpec = "{}",
+        /// Regions by name. Well-known cloud regions need no entry.
+        regions: Table<RegionSpec> = "{}",
+        /// What is said of every pool and route that does not say otherwise.
+        defaults: DefaultsSpec,
+        /// Sets of endpoints that serve the same thing, by name.
+        pools: Table<PoolSpec> = "{}",
+        /// Addresses on which HTTP is accepted, by name.
+        listeners: Table<ListenerSpec> = "{}",
+        /// Which requests go to which pool.
+        routes: List<RouteSpec> = "[]",
+        /// The authoritative name server and geography.
+        dns: DnsSpec,
+        /// The admin API.
+        admin: AdminSpec = "{}",
+        /// Bounds on what one client can make the proxy hold.
+        limits: LimitsSpec = "{}",
+        /// Networks whose X-Forwarded-For and X-Request-Id are believed.
+        trusted_proxies: List<Net> = "[]",
+        /// Say in the headers x-sealane-region and x-sealane-endpoint who answered.
+        name_endpoint: Flag = "false",
+        /// A global load balancer in short form.
+        global_load_balancer: GlbSpec,
+    }
+    later ["include", "cluster", "runbooks", "tenants", "telemetry", "tracing", "services"]
+}
+
+shape! {
+    /// This process.
+    NodeSpec {
+        /// The node's name in logs and in the admin API. The host's name when left out.
+        name: Text,
+        /// The region in which this node stands.
+        region: Text,
+        /// Directory in which the health map is kept over a restart.
+        state_dir: Text,
+        /// Threads that carry traffic. One for each core when left out.
+        workers: Whole<1, 1024>,
+        /// No listener opens before the first round of probes ended or this passed.
+        first_round_limit: Period<0, 600_000> = "10s",
+        /// How long accepted work may go on after a stop was asked for.
+        drain_limit: Period<0, 3_600_000> = "30s",
+    }
+    later ["az", "zone", "user", "group"]
+}
+
+shape! {
+    /// A region: the unit of geography and failover.
+    RegionSpec {
+        /// Latitude and longitude in degrees. Known for well-known cloud regions.
+        location: Point,
+    }
+    later ["capacity", "cost", "azs", "fallback"]
+}
+
+shape! {
+    /// What is said of every pool and route that does not say otherwise.
+    DefaultsSpec {
+        /// For every pool.
+        pool: PoolDefaultsSpec,
+        /// For every route.
+        route: RouteDefaultsSpec,
+    }
+}
+
+shape! {
+    /// What is said of every pool that does not say otherwise.
+    PoolDefaultsSpec {
+        /// How HTTP is spoken to the endpoints.
+        protocol: Protocol,
+        /// How endpoints are checked.
+        probe: ProbeSpec,
+        /// How regions are ordered for a client.
+        steering: SteeringSpec,
+        /// When a region leaves and returns.
+        failover: FailoverSpec,
+    }
+    later ["balance", "ejection", "tier", "concurrency"]
+}
+
+shape! {
+    /// What is said of every route that does not say otherwise.
+    RouteDefaultsSpec {
+        /// Time limits of requests.
+        timeouts: TimeoutsSpec,
+        /// When a request is tried again.
+        retry: RetrySpec,
+        /// Largest request body.
+        body_max: SizeOrNone,
+    }
+    later ["hedge", "coalesce", "tier", "rate", "split"]
+}
+
+shape! {
+    /// A named set of endpoints that serve the same thing, in one or more regions.
+    PoolSpec {
+        /// How HTTP is spoken to the endpoints: `http` (HTTP/1.1) or `h2`.
+        protocol: Protocol = "http",
+        /// What the pool has in each region.
+        regions: Table<MemberSpec> = required,
+        /// How endpoints are checked. A TCP probe when left out.
+        probe: ProbeSpec = "{}",
+        /// How regions are ordered for a client.
+        steering: SteeringSpec = "{}",
+        /// When a region leaves and returns, and what happens when none is left.
+        failover: FailoverSpec = "{}",
+    }
+    later ["balance", "ejection", "tier", "concurrency", "discovery", "sticky", "role"]
+}
+
+choice! {
+    /// How HTTP is spoken to an endpoint.
+    Protocol {
+        /// HTTP/1.1.
+        Http = "http",
+        /// HTTP/2: by ALPN over TLS, by prior knowledge without.
+        H2 = "h2",
+    }
+    later ["tcp", "udp", "tls", "h3"]
+}
+
+shape! {
+    /// What a pool has in one region.
+    MemberSpec {
+        /// What DNS answers for this region: addresses, or `of_endpoints`.
+        addresses: AddressesSpec = "of_endpoints",
+        /// The region's share relative to the others'.
+        weight: WeightNumber = "100",
+        /// Tier: the lowest number that has a usable region is served from.
+        priority: Whole<0, 65535> = "1",
+        /// Who serves here.
+        endpoints: List<EndpointSpec> = required,
+    }
+    later ["capacity", "cost", "azs"]
+}
+
+/// What DNS answers for a region.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AddressesSpec {
+    OfEndpoints,
+    Fixed(Vec<At<Ip>>),
+}
+
+impl Shape for AddressesSpec {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        match &node.kind {
+            Kind::Scalar(scalar) if &*scalar.text == "of_endpoints" => Some(Self::OfEndpoints),
+            _ => OneOrMany::<Ip>::decode(node, decoder).map(|list| Self::Fixed(list.0)),
+        }
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let ips = OneOrMany::<Ip>::schema(defs);
+        json!({ "anyOf": [{ "type": "string", "enum": ["of_endpoints"] }, ips] })
+    }
+
+    fn emit(&self) -> Out {
+        match self {
+            Self::OfEndpoints => Out::Plain("of_endpoints".to_owned()),
+            Self::Fixed(list) => Out::List(list.iter().map(emit).collect()),
+        }
+    }
+}
+
+shape! {
+    /// One address that serves.
+    EndpointSpec {
+        /// `host:port` or `address:port`.
+        address: Reach = required,
+        /// Availability zone within the region.
+        az: Text,
+        /// Its share relative to the region's other endpoints.
+        weight: WeightNumber = "100",
+        /// How HTTP is spoken to it. The pool's when left out.
+        protocol: Protocol,
+        /// Speak TLS to it, and how it proves who it is.
+        tls: EndpointTlsSpec,
+    }
+    later ["role", "capacity", "backup", "tags", "proxy_protocol"]
+}
+
+shape! {
+    /// How an endpoint proves who it is.
+    EndpointTlsSpec {
+        /// PEM file of the authorities that are believed, or `system` for the host's.
+        ca: Text = "system",
+        /// The name that its certificate must bear. The host of `address` when left out.
+        server_name: Text,
+    }
+    later ["certificate", "key", "alpn", "min_version", "insecure", "verify", "spiffe"]
+}
+
+shape! {
+    /// How endpoints are checked: over HTTP or TCP.
+    ProbeSpec {
+        /// Passes when the answer to a GET is as expected.
+        http: HttpProbeSpec,
+        /// Passes when a connection opens (and TLS is agreed on where the endpoint speaks TLS).
+        tcp: TcpProbeSpec,
+        /// Probed instead of the endpoint's own port.
+        port: Whole<1, 65535>,
+        /// From the start of one probe to the start of the next, ± a tenth.
+        interval: ProbePeriod = "5s",
+        /// For the whole probe; below `interval`.
+        timeout: ProbePeriod = "2s",
+        /// Consecutive failures until an endpoint is down.
+        fall: Whole<1, 100> = "2",
+        /// Consecutive passes until a down endpoint is up.
+        rise: Whole<1, 100> = "3",
+        /// From the end of a first failed probe to the next one.
+        recheck: Period<0, 3_600_000> = "500ms",
+    }
+    later [
+        "grpc", "dns", "exec", "postgres", "patroni", "redis", "mongodb", "kafka", "vault", "tls",
+        "steps", "lag",
+    ]
+    inherit keep_kind
+    ; settle settle_probe
+}
+
+/// A pool that says how it is probed takes no other kind from the defaults.
+fn keep_kind(own: &ProbeSpec, from: &ProbeSpec) -> ProbeSpec {
+    let mut from = from.clone();
+    if own.tcp.is_some() {
+        from.http = None;
+    }
+    if own.http.is_some() {
+        from.tcp = None;
+    }
+    from
+}
+
+fn settle_probe(probe: &mut ProbeSpec) {
+    if probe.http.is_none() && probe.tcp.is_none() {
+        probe.tcp = Some(At::unwritten(TcpProbeSpec::default()));
+    }
+}
+
+shape! {
+    /// A GET whose answer is judged.
+    HttpProbeSpec {
+        /// Its path, with a query where needed.
+        path: Text = "/health",
+        /// Statuses that pass.
+        expect: OneOrMany<Statuses> = "200-299",
+        /// The Host header. The endpoint's host name or address when left out.
+        host: Text,
+        /// Must occur in the first 64 KiB of the body.
+        body_contains: Text,
+    }
+    later ["method", "headers", "body", "json"]
+}
+
+shape! {
+    /// A connection that opens.
+    TcpProbeSpec {}
+    later ["send", "expect"]
+}
+
+shape! {
+    /// How regions are ordered for a client.
+    SteeringSpec {
+        /// What decides.
+        policy: Policy = "weighted_latency",
+        /// Shares of regions, by name; for `weighted_latency` and `weighted`. Equal when left out.
+        weights: Table<WeightNumber>,
+        /// The region that serves; for `pinned`.
+        region: Text,
+    }
+    later ["sticky", "canary", "bias"]
+}
+
+choice! {
+    /// What decides which region serves a client.
+    Policy {
+        /// Among the regions that are near enough, by weight, health and latency.
+        WeightedLatency = "weighted_latency",
+        /// The least latency first.
+        Nearest = "nearest",
+        /// By weight alone.
+        Weighted = "weighted",
+        /// By tier alone; within a tier the least latency first.
+        Priority = "priority",
+        /// One region while it is usable.
+        Pinned = "pinned",
+    }
+    later ["geo_fence", "cost", "load"]
+}
+
+shape! {
+    /// When a region leaves and returns, and what happens when none is left.
+    FailoverSpec {
+        /// Share of endpoints down at which the region is out.
+        threshold: Share = "50%",
+        /// How long a region that went out stays out after it is well again.
+        hold_down: Period<0, 86_400_000> = "60s",
+        /// When no region is usable: `fail_open`, `no_data` or `{fallback: [addresses]}`.
+        all_down: AllDownSpec = "fail_open",
+        /// A promise that is checked: probes find a dead endpoint within this.
+        detection_time: ProbePeriod,
+    }
+    later ["ramp", "require_approval", "gate", "rto", "rpo"]
+}
+
+/// What is answered when no region is usable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AllDownSpec {
+    FailOpen,
+    NoData,
+    Fallback(FallbackSpec),
+}
+
+shape! {
+    /// Addresses that DNS answers when no region is usable.
+    FallbackSpec {
+        /// IP addresses, of a page that apologises for instance.
+        fallback: OneOrMany<Ip> = required,
+    }
+}
+
+impl Shape for AllDownSpec {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        const EXPECTED: &str = "`fail_open`, `no_data` or `{fallback: [addresses]}`";
+        match &node.kind {
+            Kind::Map(_) => FallbackSpec::decode(node, decoder).map(Self::Fallback),
+            Kind::Scalar(scalar) if &*scalar.text == "fail_open" => Some(Self::FailOpen),
+            Kind::Scalar(scalar) if &*scalar.text == "no_data" => Some(Self::NoData),
+            Kind::Scalar(scalar) => {
+                let near = super::decode::nearest(&scalar.text, ["fail_open", "no_data"]);
+                let mistake: Mistake = decoder.wrong_type(node, EXPECTED).nearest(near);
+                decoder.notes.mistake(mistake);
+                None
+            }
+            Kind::List(_) => {
+                let mistake = decoder.wrong_type(node, EXPECTED);
+                decoder.notes.mistake(mistake);
+                None
+            }
+        }
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let fallback = FallbackSpec::schema(defs);
+        json!({ "anyOf": [{ "type": "string", "enum": ["fail_open", "no_data"] }, fallback] })
+    }
+
+    fn emit(&self) -> Out {
+        match self {
+            Self::FailOpen => Out::Plain("fail_open".to_owned()),
+            Self::NoData => Out::Plain("no_data".to_owned()),
+            Self::Fallback(fallback) => fallback.emit(),
+        }
+    }
+}
+
+shape! {
+    /// Addresses on which HTTP is accepted.
+    ListenerSpec {
+        /// Addresses with ports.
+        bind: OneOrMany<Bind> = required,
+        /// `http` (also HTTP/2 by prior knowledge) or `https` (HTTP/1.1 and HTTP/2 over TLS).
+        protocol: ListenerKind = "http",
+        /// For `https`: chosen by server name; the first one is for clients that send none.
+        certificates: List<CertificateSpec>,
+    }
+    later ["pool", "role", "proxy_protocol", "client_ca", "alpn", "limits", "sni", "quic"]
+}
+
+choice! {
+    /// What is spoken on a listener.
+    ListenerKind {
+        Http = "http",
+        Https = "https",
+    }
+    later ["tcp", "udp", "tls", "h3", "quic"]
+}
+
+shape! {
+    /// A certificate and its key.
+    CertificateSpec {
+        /// PEM file: the certificate, then its intermediates.
+        chain: Text = required,
+        /// PEM file: the private key.
+        key: Text = required,
+    }
+    later ["ocsp", "acme"]
+}
+
+shape! {
+    /// Which requests go to which pool.
+    RouteSpec {
+        /// How metrics and logs call it. Made of host and path when left out.
+        name: Text,
+        /// All that is given must hold. Every request when left out.
+        r#match: MatchSpec = "{}",
+        /// The pool that serves.
+        pool: Text = required,
+        /// Time limits of requests.
+        timeouts: TimeoutsSpec = "{}",
+        /// When a request is tried again.
+        retry: RetrySpec = "{}",
+        /// Largest request body; more is refused with 413.
+        body_max: SizeOrNone = "none",
+    }
+    later [
+        "tier", "timeout", "hedge", "coalesce", "split", "rewrite", "redirect", "headers", "rate",
+        "sticky", "mirror", "cache",
+    ]
+}
+
+shape! {
+    /// All that is given must hold.
+    MatchSpec {
+        /// `api.example.com`, or `*.example.com` for any number of labels before it.
+        host: Text,
+        /// Whole segments: `/v1` matches `/v1` and `/v1/x`, not `/v10`.
+        path_prefix: Text,
+        /// Any method when left out.
+        methods: OneOrMany<Text>,
+        /// Header fields by name, with the value they must have; `"*"` for any.
+        headers: Table<Text>,
+    }
+    later ["path", "path_regex", "query", "client", "sni"]
+}
+
+shape! {
+    /// Time limits of requests.
+    TimeoutsSpec {
+        /// For a new connection to an endpoint, TLS included.
+        connect: Limit = "1s",
+        /// For one attempt, while another one may follow.
+        attempt: Limit = "2s",
+        /// From the request's head to the answer's head, over all attempts.
+        request: Limit = "30s",
+        /// Between two pieces of a body, on either side.
+        idle: Limit = "60s",
+    }
+    later ["adaptive"]
+}
+
+shape! {
+    /// When a request is tried again.
+    RetrySpec {
+        /// Attempts in all, the first included.
+        attempts: Whole<1, 8> = "3",
+        /// Share of requests that may be tried again.
+        budget: Share = "20%",
+    }
+    later ["on", "backoff", "methods"]
+}
+
+shape! {
+    /// The authoritative name server and geography.
+    DnsSpec {
+        /// Addresses with ports; UDP and TCP on each.
+        bind: OneOrMany<Bind> = "[\"0.0.0.0:53\", \"[::]:53\"]",
+        /// Where clients are; the proxy uses it too.
+        geo: GeoSpec = "{}",
+        /// Zones by name.
+        zones: Table<ZoneSpec> = "{}",
+        /// Bounds on what one client can make the name server hold.
+        limits: DnsLimitsSpec = "{}",
+    }
+    later ["dnssec", "transfer", "cookies", "rrl", "tls", "https", "quic", "nsid", "tsig", "notify"]
+}
+
+shape! {
+    /// Where clients are.
+    GeoSpec {
+        /// MMDB file with locations (GeoLite2-City and alike).
+        database: Text,
+        /// Networks that belong to a region whatever the database says.
+        overrides: List<OverrideSpec> = "[]",
+    }
+    later ["refresh", "asn"]
+}
+
+shape! {
+    /// A network that belongs to a region.
+    OverrideSpec {
+        /// In CIDR notation.
+        net: Net = required,
+        /// The region's name.
+        region: Text = required,
+    }
+}
+
+shape! {
+    /// Bounds on what one client can make the name server hold.
+    DnsLimitsSpec {
+        /// TCP connections at once; more are closed at once.
+        tcp_connections: Whole<1, 1_000_000> = "1024",
+        /// A TCP connection without a question is closed after this.
+        tcp_idle: Period<100, 3_600_000> = "10s",
+    }
+    later ["rate", "udp_size"]
+}
+
+shape! {
+    /// One zone that we are an authority for.
+    ZoneSpec {
+        /// Zone file (RFC 1035 §5) with the static part.
+        file: Text,
+        /// Start of authority.
+        soa: SoaSpec,
+        /// Host names of the zone's name servers.
+        ns: OneOrMany<Text>,
+        /// TTL of static records that have none of their own.
+        ttl: TtlText = "5m",
+        /// Static records.
+        records: List<RecordSpec> = "[]",
+        /// Names whose addresses are those of the region chosen for each client.
+        steered: Table<SteeredSpec> = "{}",
+    }
+    later ["dnssec", "transfer", "also_notify", "allow_transfer", "primary"]
+}
+
+shape! {
+    /// Start of authority (RFC 1035 §3.3.13).
+    SoaSpec {
+        /// The zone's first name server. The first of `ns` when left out, else `ns1` in the zone.
+        primary: Text,
+        /// The mail address of who is responsible. `hostmaster` in the zone when left out.
+        mailbox: Text,
+        /// Grows with each change. The time of the newest file when left out.
+        serial: Whole<0, 4_294_967_295>,
+        /// How often secondaries look for changes.
+        refresh: TtlText = "1h",
+        /// How soon they look again when that failed.
+        retry: TtlText = "10m",
+        /// When they give up.
+        expire: Lifetime<0, 31_536_000> = "7d",
+        /// How long the absence of a name may be remembered.
+        minimum: TtlText = "5s",
+        /// How long the SOA itself may be kept.
+        ttl: TtlText = "60s",
+    }
+}
+
+shape! {
+    /// One or more static records of one name and type.
+    RecordSpec {
+        /// Relative to the zone; `@` is the zone itself.
+        name: Text = required,
+        /// A, AAAA, CAA, CNAME, MX, NS, PTR, SRV or TXT.
+        r#type: Text = required,
+        /// The zone's `ttl` when left out.
+        ttl: TtlText,
+        /// As in a zone file: `192.0.2.1`, `10 mail.example.com.`
+        value: Text,
+        /// Several values.
+        values: List<Text>,
+    }
+}
+
+shape! {
+    /// A name whose addresses are those of the region chosen for each client.
+    SteeredSpec {
+        /// The pool whose regions are chosen from.
+        pool: Text = required,
+        /// How long an answer may be kept.
+        ttl: TtlText = "10s",
+        /// The same while one of the pool's regions is in doubt.
+        ttl_suspect: TtlText = "5s",
+        /// How many regions after the best are answered as well.
+        alternates: Whole<0, 8> = "0",
+        /// Locate by the resolver's address even where it sends a client subnet.
+        ignore_client_subnet: Flag = "false",
+    }
+    later ["split", "canary", "sticky", "types", "https"]
+}
+
+shape! {
+    /// The admin API.
+    AdminSpec {
+        /// Addresses with ports.
+        bind: OneOrMany<Bind> = "[\"127.0.0.1:9900\"]",
+        /// Who may read and change. With none, every change is refused.
+        tokens: List<TokenSpec> = "[]",
+    }
+    later ["tls", "certificates", "oidc", "audit", "cors"]
+}
+
+shape! {
+    /// A bearer token: by its hash or by a reference to it.
+    TokenSpec {
+        /// Whose it is, for the audit log.
+        name: Text = required,
+        /// `viewer` may read, `operator` may change.
+        role: RoleWord = required,
+        /// `sha256:` and the token's SHA-256 in hexadecimal.
+        hash: Secret,
+        /// `${VARIABLE}` or `file:PATH`; never the token itself.
+        token: Secret,
+    }
+    later ["regions", "expires", "scopes"]
+}
+
+choice! {
+    /// What a token allows.
+    RoleWord {
+        Viewer = "viewer",
+        Operator = "operator",
+    }
+    later ["admin", "approver"]
+}
+
+shape! {
+    /// Bounds on what one client can make the proxy hold.
+    LimitsSpec {
+        /// Connections at once over all listeners; more are closed at once.
+        connections: Whole<1, 10_000_000> = "65536",
+        /// The request's head; more is refused with 431.
+        head_bytes: Size<1024, 1_048_576> = "64KiB",
+        /// Header fields in one head; more is refused with 431.
+        head_fields: Whole<8, 1000> = "100",
+        /// For the whole head, from its first byte; then 408.
+        head_timeout: Limit = "10s",
+        /// A connection without a request is closed after this.
+        keep_alive: Limit = "60s",
+        /// Concurrent HTTP/2 streams of one connection.
+        streams: Whole<1, 10_000> = "100",
+        /// For the TLS handshake.
+        handshake_timeout: Limit = "10s",
+    }
+    later ["rate", "bandwidth", "connections_per_client", "requests"]
+}
+
+shape! {
+    /// A global load balancer in short form: one pool, one zone, one route.
+    GlbSpec {
+        /// `geo_dns`.
+        r#type: GlbKind = "geo_dns",
+        /// The name that clients use. The domain that the endpoints' host names share when left out.
+        domain: Host,
+        /// How endpoints are checked.
+        health_checks: GlbChecksSpec = "{}",
+        /// How regions are ordered for a client.
+        routing_policy: GlbPolicySpec = "{}",
+        /// When a region leaves.
+        failover: GlbFailoverSpec = "{}",
+        /// One entry for each endpoint.
+        endpoints: List<GlbEndpointSpec> = required,
+    }
+    later ["regions", "tls", "listeners"]
+}
+
+choice! {
+    /// How clients are led to a region.
+    GlbKind {
+        GeoDns = "geo_dns",
+    }
+    later ["anycast", "http"]
+}
+
+shape! {
+    /// How endpoints are checked. Bare numbers are seconds.
+    GlbChecksSpec {
+        /// From the start of one check to the start of the next.
+        interval: Seconds<100, 3_600_000> = "5",
+        /// For the whole check.
+        timeout: Seconds<100, 3_600_000> = "2",
+        /// Consecutive failures until an endpoint is down.
+        unhealthy_threshold: Whole<1, 100> = "2",
+        /// Consecutive passes until it is up again.
+        healthy_threshold: Whole<1, 100> = "3",
+        /// The path that is asked for.
+        path: Text = "/health",
+    }
+    later ["type", "protocol"]
+}
+
+shape! {
+    /// How regions are ordered for a client.
+    GlbPolicySpec {
+        /// What decides.
+        r#type: Policy = "weighted_latency",
+        /// Shares of regions, by name; hyphens and underscores are the same.
+        weights: Table<WeightNumber>,
+    }
+}
+
+shape! {
+    /// When a region leaves.
+    GlbFailoverSpec {
+        /// A promise that is checked: probes find a dead endpoint within this.
+        detection_time: Seconds<100, 3_600_000>,
+        /// Share of a region's endpoints that are down when it leaves.
+        failover_threshold: UnhealthyShare = "50%_unhealthy",
+    }
+    later ["dns_ttl", "failover_time"]
+}
+
+shape! {
+    /// One endpoint of the short form.
+    GlbEndpointSpec {
+        /// Its region; hyphens and underscores are the same.
+        region: Text = required,
+        /// Its host name; HTTPS on port 443 unless a port is written.
+        endpoint: Text = required,
+        /// Tier: the lowest number that has a usable region is served from.
+        priority: Whole<0, 65535> = "1",
+        /// Its region's share relative to the others'.
+        weight: WeightNumber = "100",
+    }
+    later ["health_check", "capacity"]
+}
+
+/// Latitude and longitude in degrees, as a list of two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point(pub sealane_model::Location);
+
+impl Shape for Point {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        const EXPECTED: &str = "`[latitude, longitude]`; −90–90 and −180–180 degrees";
+        let degrees = match &node.kind {
+            Kind::List(items) if items.len() == 2 => List::<Degrees>::decode(node, decoder)?,
+            _ => {
+                let mistake = decoder.wrong_type(node, EXPECTED);
+                decoder.notes.mistake(mistake);
+                return None;
+            }
+        };
+        let [latitude, longitude] = degrees.0.as_slice() else {
+            return None;
+        };
+        let location = sealane_model::Location::new(latitude.0, longitude.0);
+        if location.is_none() {
+            let message = format!("{} lies off the globe", decoder.here());
+            let mut mistake = Mistake::new(node.span, message).expected(EXPECTED);
+            if sealane_model::Location::new(longitude.0, latitude.0).is_some() {
+                mistake = mistake.help("latitude comes first");
+            }
+            decoder.notes.mistake(mistake);
+        }
+        location.map(Self)
+    }
+
+    fn schema(_: &mut Map<String, Value>) -> Value {
+        json!({
+            "type": "array",
+            "prefixItems": [
+                { "type": "number", "minimum": -90, "maximum": 90 },
+                { "type": "number", "minimum": -180, "maximum": 180 },
+            ],
+            "minItems": 2,
+            "maxItems": 2,
+        })
+    }
+
+    fn emit(&self) -> Out {
+        let number = |degrees: f32| Out::Plain(degrees.to_string());
+        Out::List(vec![number(self.0.latitude()), number(self.0.longitude())])
+    }
+}
