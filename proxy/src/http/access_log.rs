@@ -9,7 +9,8 @@ pub(crate) const TEXT_LOGGED_MAX: usize = 1_024;
 
 pub(crate) fn write(request: &RequestOutcome<'_>) {
     let selected = request.selected;
-    let duration_ms = request.took.as_secs_f64() * 1e3;
+    // To the microsecond.
+    let duration_ms = (request.took.as_secs_f64() * 1e6).round() / 1e3;
     tracing::info!(
         target: "sealane::access",
         client = %request.client,
