@@ -1,0 +1,119 @@
+//! The engine allocates nothing for an answer: a flood costs time, never memory.
+
+#![expect(
+    unsafe_code,
+    reason = "an allocator that counts can only be written so"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealane_dns::Config;
+use sealane_dns::config::{Limits, SteeredName, Zone};
+use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
+use sealane_dns::name::Name;
+use sealane_dns::record::parse_zone_file;
+use sealane_model::{Ttl, Verdict};
+use sealane_steering::{GeoTable, SteeringPolicy, Weights};
+use sealane_testkit::World;
+use sealane_testkit::mmdb::{self, Record};
+
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn no_answer_allocates() {
+    let world = World::new()
+        .region("eu", Verdict::Up)
+        .at(50.1, 8.7)
+        .region("us", Verdict::Up)
+        .at(39.0, -77.5)
+        .region("asia", Verdict::Suspect)
+        .at(1.3, 103.8)
+        .build();
+    let apex = Name::parse("example.test", None).unwrap();
+    let text = "@ SOA a b 1 2 3 4 5\nwww A 192.0.2.1\nalias CNAME api\nsub NS ns.sub\nns.sub A 192.0.2.2\n*.w TXT x\n";
+    let file = parse_zone_file(text, &apex, Ttl::from_secs(60)).unwrap();
+    let steered = SteeredName {
+        owner: Name::parse("api", Some(&apex)).unwrap(),
+        pool: world.topology.pool_named("api").unwrap().id,
+        steering: Arc::new(SteeringPolicy::WeightedLatency(Weights::default())),
+        ttl: Ttl::from_secs(10),
+        ttl_suspect: Ttl::from_secs(5),
+        alternates: 2,
+        ignore_client_subnet: false,
+    };
+    let places = mmdb::table(&[("203.0.113.0/24", Record::At(51.0, 9.0))]);
+    let rules = Rules::compile(&Config {
+        bind: Vec::new(),
+        zones: vec![Zone {
+            apex,
+            soa: file.soa.unwrap(),
+            records: file.records,
+            steered: vec![steered],
+        }],
+        geo: Arc::new(GeoTable::build(Some(places), &[]).unwrap()),
+        limits: Limits {
+            tcp_connections: 1,
+            tcp_idle: Duration::from_secs(1),
+        },
+    });
+    let subnet = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0\xcb\x00\x71";
+    let names = [
+        "www",
+        "alias",
+        "api",
+        "x.sub",
+        "no",
+        "x.w",
+        "www.example.com.",
+    ];
+    let origin = Name::parse("example.test", None).unwrap();
+    let messages: Vec<Vec<u8>> = names
+        .iter()
+        .flat_map(|name| {
+            let name = Name::parse(name, Some(&origin)).unwrap();
+            let body = [name.wire(), b"\0\x01\0\x01"].concat();
+            [
+                [b"\0\x01\0\0\0\x01\0\0\0\0\0\0", &body[..]].concat(),
+                [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &body[..], subnet].concat(),
+                [b"\0\x01\0\0\0\x02\0\0\0\0\0\x01", &body[..], subnet].concat(),
+            ]
+        })
+        .collect();
+    let mut out = [0; UDP_SIZE_MAX];
+    let source = "198.51.100.1".parse().unwrap();
+
+    let before = COUNT.with(Cell::get);
+    let answered = messages
+        .iter()
+        .filter(|message| {
+            answer(message, source, Transport::Udp, &rules, &world, &mut out).is_some()
+        })
+        .count();
+    let after = COUNT.with(Cell::get);
+
+    assert_eq!((answered, after - before), (messages.len(), 0));
+}
