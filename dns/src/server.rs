@@ -126,7 +126,7 @@ impl Dns {
     ///
     /// # Errors
     /// The system gives no more threads; those that began are stopped.
-    pub fn start(&mut self) -> io::Result<()> {
+    pub fn start(&self) -> io::Result<()> {
         let mut state = self.state();
         if !matches!(state.stage, Stage::Bound) {
             return Ok(());

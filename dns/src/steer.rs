@@ -1,7 +1,7 @@
 //! Chooses the addresses of a steered name for one client. Pure: one world, no clock.
 //!
 //! [`place`] says where the client is and for whom that holds; [`choose`] asks
-//! [`sealane_steering::rank`] and turns regions into addresses. Orders no regions itself.
+//! [`rank()`] and turns regions into addresses. Orders no regions itself.
 
 use std::net::{IpAddr, Ipv6Addr};
 
