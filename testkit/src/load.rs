@@ -52,6 +52,9 @@ pub struct Reply {
     /// From `x-region` and `x-endpoint`, where the answer says.
     pub region: Option<String>,
     pub endpoint: Option<String>,
+    /// A kept connection was closed on the request before its answer began, and a new one
+    /// answered.
+    pub asked_again: bool,
 }
 
 impl GetRecord {
@@ -121,6 +124,11 @@ impl<R: Clone> Run<R> {
     #[must_use]
     pub fn so_far(&self) -> Vec<R> {
         locked(&self.records).clone()
+    }
+
+    /// Looks at what is recorded so far without copying it. Recording waits meanwhile.
+    pub fn look<T>(&self, at: impl FnOnce(&[R]) -> T) -> T {
+        at(&locked(&self.records))
     }
 
     /// Sends no more, waits for what is on the way, and hands out the records in the order of
@@ -301,13 +309,18 @@ impl Visit {
     /// when the kept one turns out to be closed before the answer began (RFC 9110 §9.2.2).
     async fn on_some_connection(&self) -> io::Result<Reply> {
         let kept = if self.fresh { None } else { self.kept() };
+        let asked_again = kept.is_some();
         if let Some(client) = kept {
             match self.on(client).await {
                 Err(error) if closed_early(&error) => {}
                 outcome => return outcome,
             }
         }
-        self.on(HttpClient::connect(self.load.target).await?).await
+        let mut reply = self
+            .on(HttpClient::connect(self.load.target).await?)
+            .await?;
+        reply.asked_again = asked_again;
+        Ok(reply)
     }
 
     fn kept(&self) -> Option<HttpClient> {
@@ -343,6 +356,7 @@ fn reply(answer: &Answer) -> Reply {
         status: answer.status(),
         region: answer.field("x-region").map(str::to_owned),
         endpoint: answer.field("x-endpoint").map(str::to_owned),
+        asked_again: false,
     }
 }
 

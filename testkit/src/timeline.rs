@@ -31,6 +31,8 @@ pub struct Timeline {
     pub sent: usize,
     pub failed: usize,
     pub slow: usize,
+    /// GETs that were answered only when asked again on a new connection.
+    pub asked_again: usize,
     /// Failed ones that ended before the outage: the system wasn't well to begin with.
     pub failed_before: usize,
     /// GETs that the region answered before the outage.
@@ -132,6 +134,7 @@ impl Timeline {
             sent: records.gets.len(),
             failed: count(GetRecord::failed),
             slow: count(is_slow),
+            asked_again: count(|get| get.outcome.as_ref().is_ok_and(|reply| reply.asked_again)),
             failed_before: records
                 .gets
                 .iter()
@@ -314,6 +317,7 @@ mod tests {
                 status: 200,
                 region: Some(region.to_owned()),
                 endpoint: None,
+                asked_again: false,
             }),
         }
     }
