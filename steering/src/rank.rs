@@ -141,10 +141,7 @@ fn evaluate(ask: &Ask<'_>, world: &Snapshot) -> (Ranking, Candidates) {
         .collect();
     let suspect = world.members(ask.pool).any(|(_, health)| health.suspect);
 
-    let wished = order(ask, &mut candidates, |c| {
-        c.standing != Standing::Out(OutReason::Empty)
-    });
-    let (regions, reason) = among_usable(ask, world, &mut candidates, wished.first().copied());
+    let (regions, reason) = ordered(ask, world, &mut candidates);
     for candidate in &mut candidates {
         candidate.position = regions
             .iter()
@@ -162,24 +159,39 @@ fn evaluate(ask: &Ask<'_>, world: &Snapshot) -> (Ranking, Candidates) {
     )
 }
 
-fn among_usable(
+fn ordered(
     ask: &Ask<'_>,
     world: &Snapshot,
     candidates: &mut Candidates,
-    wished: Option<RegionId>,
 ) -> (SmallVec<[RegionId; 8]>, Reason) {
-    let Some(wished) = wished else {
-        return (SmallVec::new(), Reason::NoMembers);
+    let exists = |c: &Candidate| c.standing != Standing::Out(OutReason::Empty);
+    let is_out = |c: &Candidate| c.standing != Standing::In;
+    let some_are_out = candidates.iter().any(|c| exists(c) && is_out(c));
+    // What the policy would choose; on most days that is what is usable too.
+    let wished = order(ask, candidates, exists);
+    let Some(first_wish) = wished.first().copied() else {
+        return (wished, Reason::NoMembers);
     };
+    if !some_are_out {
+        return (wished, by_policy(ask));
+    }
     let usable = order(ask, candidates, |c| c.standing == Standing::In);
     if let Some(first) = usable.first() {
-        let reason = if *first == wished {
+        let reason = if *first == first_wish {
             by_policy(ask)
         } else {
-            Reason::FailedOver { from: wished }
+            Reason::FailedOver { from: first_wish }
         };
         return (usable, reason);
     }
+    when_none_is_usable(ask, world, candidates)
+}
+
+fn when_none_is_usable(
+    ask: &Ask<'_>,
+    world: &Snapshot,
+    candidates: &mut Candidates,
+) -> (SmallVec<[RegionId; 8]>, Reason) {
     let held = |c: &Candidate| matches!(c.standing, Standing::Out(OutReason::HoldDown { .. }));
     let well_but_held = order(ask, candidates, held);
     if !well_but_held.is_empty() {
@@ -308,23 +320,30 @@ fn order(
         candidate.in_band = !by_latency || candidate.latency_ms <= band_ms;
     }
 
-    let mut order: SmallVec<[usize; 8]> = (0..candidates.len())
-        .filter(|i| candidates[*i].usable)
+    let mut order: SmallVec<[(Precedence, usize); 8]> = candidates
+        .iter()
+        .enumerate()
+        .filter(|(_, candidate)| candidate.usable)
+        .map(|(index, candidate)| (precedence(ask, candidate), index))
         .collect();
-    order.sort_by(|a, b| {
-        let (a, b) = (
-            precedence(ask, &candidates[*a]),
-            precedence(ask, &candidates[*b]),
-        );
-        a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
-    });
-    set_shares(ask, candidates, first_tier, order.first().copied());
-    order.iter().map(|i| candidates[*i].region).collect()
+    order.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    set_shares(
+        ask,
+        candidates,
+        first_tier,
+        order.first().map(|(_, index)| *index),
+    );
+    order
+        .iter()
+        .map(|(_, index)| candidates[*index].region)
+        .collect()
 }
+
+type Precedence = (bool, u16, bool, f64);
 
 /// Sorts ascending: what weighs nothing last, then by tier, then as the policy says. Equal ones
 /// keep the order of the file.
-fn precedence(ask: &Ask<'_>, candidate: &Candidate) -> (bool, u16, bool, f64) {
+fn precedence(ask: &Ask<'_>, candidate: &Candidate) -> Precedence {
     let not_wanted = candidate.weight <= 0.0;
     let (class, rank) = match ask.policy {
         _ if is_drawn(ask, candidate) => (false, turn(ask, candidate)),
