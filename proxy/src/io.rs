@@ -325,10 +325,6 @@ impl Wire {
         let _ = socket.set_linger(Some(std::time::Duration::ZERO));
     }
 
-    pub(crate) async fn flush(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_shutdown(cx)).await
     }

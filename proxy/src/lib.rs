@@ -268,7 +268,10 @@ fn bind_new(
                 address: *asked,
                 source,
             };
-            if new.iter().any(|bound| bound.asked == *asked && asked.port() != 0) {
+            if new
+                .iter()
+                .any(|bound| bound.asked == *asked && asked.port() != 0)
+            {
                 return Err(failed(std::io::ErrorKind::AddrInUse.into()));
             }
             let (address, sockets) = bind(*asked, options.workers.get()).map_err(failed)?;

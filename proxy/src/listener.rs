@@ -93,7 +93,11 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr,
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -154,7 +158,9 @@ async fn accept_until_closed(
     // Clients in the kernel's queue believe that they are connected: closing now would reset them.
     if let Ok(socket) = socket.into_std() {
         while let Ok((tcp, peer)) = socket.accept() {
-            let tcp = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
+            let tcp = tcp
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(tcp));
             if let Ok(tcp) = tcp {
                 admit(tcp, peer, state, worker, connections);
             }

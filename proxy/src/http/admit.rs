@@ -63,7 +63,9 @@ fn host_of(head: &request::Parts) -> Result<HeaderValue, Refusal> {
         }
         (Some(asked), Some(host)) => {
             check_authority(host.as_bytes())?;
-            let same = host.as_bytes().eq_ignore_ascii_case(asked.as_str().as_bytes());
+            let same = host
+                .as_bytes()
+                .eq_ignore_ascii_case(asked.as_str().as_bytes());
             if !same {
                 return Err(Refusal::Malformed("host differs from the target's"));
             }
@@ -76,9 +78,8 @@ fn host_of(head: &request::Parts) -> Result<HeaderValue, Refusal> {
 fn check_authority(text: &[u8]) -> Result<(), Refusal> {
     let lawful = !text.contains(&b'@')
         && text.iter().all(u8::is_ascii_graphic)
-        && Authority::try_from(text).is_ok_and(|authority| {
-            !authority.host().is_empty() && has_lawful_port(&authority)
-        });
+        && Authority::try_from(text)
+            .is_ok_and(|authority| !authority.host().is_empty() && has_lawful_port(&authority));
     if lawful {
         Ok(())
     } else {
@@ -104,7 +105,9 @@ fn origin_form(uri: &Uri, method: &Method) -> Result<Uri, Refusal> {
         return Err(Refusal::Malformed("target"));
     }
     let path = uri.path_and_query().filter(|path| path.as_str() == target);
-    let path = path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = path
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
     Ok(Uri::from(path))
 }
 

@@ -32,8 +32,6 @@ pub(crate) struct Answer {
     pub(crate) head: response::Parts,
     /// The head is all of it.
     pub(crate) end: bool,
-    /// The client asked for a tunnel, and the endpoint may have agreed.
-    pub(crate) upgrade: bool,
 }
 
 /// Why there is no answer.
@@ -94,7 +92,15 @@ pub(crate) async fn answer(
         let (miss, load) = match tried {
             (Tried::Answered(answer), _) => return Ok(answer),
             (Tried::Stopped(stop), load) => {
-                settle(&selected, route, AttemptEnd::Abandoned, false, None, load, inbound);
+                settle(
+                    &selected,
+                    route,
+                    AttemptEnd::Abandoned,
+                    false,
+                    None,
+                    load,
+                    inbound,
+                );
                 return Err(stop);
             }
             (Tried::Missed(miss), load) => (miss, load),
@@ -113,7 +119,15 @@ pub(crate) async fn answer(
             .decided
             .unwrap_or_else(|| decide(&miss, head, route, request, upload, inbound));
         let end = AttemptEnd::Failed(&miss.failure);
-        settle(&selected, route, end, miss.reused, Some(retry), load, inbound);
+        settle(
+            &selected,
+            route,
+            end,
+            miss.reused,
+            Some(retry),
+            load,
+            inbound,
+        );
         if retry != Retry::Again {
             return Err(Stop::Refused(Refusal::Failed(miss.failure)));
         }
@@ -236,7 +250,6 @@ impl Trial<'_> {
                     load,
                     head,
                     end,
-                    upgrade,
                 };
                 (Tried::Answered(Box::new(answer)), None)
             }
@@ -418,6 +431,5 @@ pub(crate) fn stop_of(error: UploadError) -> Stop {
 
 /// Whether an answer to this request never has a body (RFC 9112 §6.3, rule 1).
 pub(crate) fn is_bodiless_answer(method: &Method, status: StatusCode) -> bool {
-    *method == Method::HEAD
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

@@ -450,10 +450,7 @@ pub(crate) struct H2Client {
 }
 
 impl H2Client {
-    pub(crate) fn new(
-        body: h2::RecvStream,
-        respond: h2::server::SendResponse<Bytes>,
-    ) -> Self {
+    pub(crate) fn new(body: h2::RecvStream, respond: h2::server::SendResponse<Bytes>) -> Self {
         Self {
             ended: body.is_end_stream(),
             body,

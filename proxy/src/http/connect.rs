@@ -261,7 +261,9 @@ impl Shared {
     fn lease(&self) -> Option<H2Lease> {
         let mut open = self.open.borrow_mut();
         open.retain(|connection| !connection.retired.get());
-        let least = open.iter().min_by_key(|connection| connection.streams.get())?;
+        let least = open
+            .iter()
+            .min_by_key(|connection| connection.streams.get())?;
         let full = least.streams.get() >= least.streams_max();
         (!full || open.len() >= H2_CONNECTIONS_MAX).then(|| H2Lease::new(Rc::clone(least), true))
     }
@@ -355,7 +357,9 @@ impl H2Lease {
 
 impl Drop for H2Lease {
     fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get() - 1);
+        self.connection
+            .streams
+            .set(self.connection.streams.get() - 1);
         self.connection.used.set(clock::now());
     }
 }
@@ -404,7 +408,10 @@ impl TlsIdentities {
         }
         let config = Arc::new(make_config(tls, protocol).map_err(Failure::Tls)?);
         if known.len() >= TLS_IDENTITIES_MAX {
-            tracing::warn!(max = TLS_IDENTITIES_MAX, "too many TLS identities: starting over");
+            tracing::warn!(
+                max = TLS_IDENTITIES_MAX,
+                "too many TLS identities: starting over"
+            );
             known.clear();
         }
         known.insert(identity, Arc::clone(&config));

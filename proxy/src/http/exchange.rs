@@ -100,7 +100,14 @@ async fn deliver(
         finish_bodiless(client).await
     } else {
         let idle = route.rule.timeouts.idle;
-        relay(client, &mut answer.endpoint, upload, idle, &mut request.sent).await
+        relay(
+            client,
+            &mut answer.endpoint,
+            upload,
+            idle,
+            &mut request.sent,
+        )
+        .await
     };
     let whole = relayed == Relayed::Whole;
     // The endpoint has done its part: it need not wait for a slow client.
@@ -212,7 +219,11 @@ async fn refuse(client: &mut Client, request: &mut RequestContext, refusal: &Ref
         Piece::Last(body)
     });
     let sent = poll_fn(|cx| {
-        Poll::Ready(piece.take().map_or(Ok(()), |piece| client.send_piece(cx, piece)))
+        Poll::Ready(
+            piece
+                .take()
+                .map_or(Ok(()), |piece| client.send_piece(cx, piece)),
+        )
     });
     request.cut_short = sent.await.is_err() || !flush(client, REFUSAL_TIMEOUT).await;
 }

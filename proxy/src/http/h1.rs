@@ -25,7 +25,7 @@ const HEAD_READ: usize = 4 * 1024;
 const EMPTY_LINES_MAX: usize = 2;
 /// What a client may still send after our last answer, and for how long it is read: closing at
 /// once would make its kernel throw that answer away.
-const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How long a new connection may take to its first byte while draining.
 const LATE_FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -80,12 +80,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
     }
 }
 
-async fn one_request(
-    wire: &Wire,
-    inbound: &Inbound,
-    arrived: &mut BytesMut,
-    head: Head,
-) -> After {
+async fn one_request(wire: &Wire, inbound: &Inbound, arrived: &mut BytesMut, head: Head) -> After {
     let (h1, parts) = match H1Client::read(wire, arrived, head).await {
         Ok(read) => read,
         Err(refusal) => {

@@ -11,6 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::Request;
+use http::header::CONTENT_LENGTH;
 use tokio::time::timeout;
 
 use super::client::{Client, H2Client};
@@ -151,7 +152,9 @@ impl<'a> Driver<'a> {
         if head.headers.len() > self.limits.head_fields {
             let refusal = Refusal::HeadTooLarge;
             metrics::refused(refusal.as_str());
-            let answer = http::Response::from_parts(refusal.answer(false).0, ());
+            let (mut answer, _) = refusal.answer(false);
+            answer.headers.remove(CONTENT_LENGTH); // and no body
+            let answer = http::Response::from_parts(answer, ());
             // If it cannot be sent, the stream is gone.
             let _ = respond.send_response(answer, true);
             return;

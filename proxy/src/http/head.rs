@@ -120,6 +120,10 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
     if !is_target(target) {
         return Err(Refusal::Malformed("bytes in the target"));
     }
+    // The authority form is for CONNECT, which is refused under its own name later.
+    if !has_lawful_form(target) && method != b"CONNECT" {
+        return Err(Refusal::Malformed("form of the target"));
+    }
     match version {
         b"HTTP/1.1" => Ok(true),
         b"HTTP/1.0" => Ok(false),
@@ -128,6 +132,15 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
         }
         _ => Err(Refusal::Malformed("version")),
     }
+}
+
+/// Origin form, asterisk form, or absolute form of the schemes that we serve (RFC 9112 §3.2).
+fn has_lawful_form(target: &[u8]) -> bool {
+    let begins = |scheme: &[u8]| {
+        let start = target.get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    target.starts_with(b"/") || target == b"*" || begins(b"http://") || begins(b"https://")
 }
 
 /// Printable ASCII without what RFC 3986 never allows raw and recipients re-encode each in their
@@ -328,6 +341,8 @@ mod tests {
             "GET /\u{e9} HTTP/1.1",
             "GET /<x> HTTP/1.1",
             "GET /#x HTTP/1.1",
+            "GET x HTTP/1.1",
+            "GET ftp://x/ HTTP/1.1",
             "G@T / HTTP/1.1",
             "GET / http/1.1",
             "GET /",

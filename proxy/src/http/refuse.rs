@@ -83,7 +83,7 @@ impl Refusal {
     /// The code of gRPC's status list that says the same.
     const fn grpc_status(&self) -> &'static str {
         match self {
-            Self::NoRoute | Self::Method => "12", // UNIMPLEMENTED
+            Self::NoRoute | Self::Method => "12",           // UNIMPLEMENTED
             Self::HeadTooLarge | Self::BodyTooLarge => "8", // RESOURCE_EXHAUSTED
             Self::BodyTimedOut | Self::HeadTimedOut => "4", // DEADLINE_EXCEEDED
             Self::Failed(Failure::TimedOut | Failure::ConnectTimedOut) => "4",
@@ -113,7 +113,8 @@ impl Refusal {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Method => {
-                let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+                let allow =
+                    HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
                 headers.insert(ALLOW, allow);
             }
             _ => {}
