@@ -1,1 +1,16 @@
-//! daemon
+//! The program: reads the file, wires the rooms together, runs them, stops them.
+//!
+//! Holds no logic about traffic: if it has an `if` about traffic, it lives lower. Read [`app`]
+//! (the wiring), then [`run`] (the life of the process), then [`config`] (the file).
+
+pub mod admin_client;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod metrics;
+pub mod reload;
+pub mod report;
+pub mod run;
+pub mod telemetry;
+pub mod watch;

@@ -1,1 +1,10 @@
-fn main() {}
+//! The `sealane` program: arguments in, exit code out. Everything else is in the library.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    sealane::cli::main()
+}

@@ -203,6 +203,20 @@ impl Topology {
         }
     }
 
+    /// This topology, and whatever only `old` has: what both old and new rules can be followed
+    /// in while one set is replaced by the other.
+    #[must_use]
+    pub fn united_with(&self, old: &Self) -> Self {
+        let regions = old.regions().filter(|region| self.region(region.id).is_none());
+        let pools = old.pools().filter(|pool| self.pool(pool.id).is_none());
+        let endpoints = old.endpoints().filter(|endpoint| self.endpoint(endpoint.id).is_none());
+        Self::new(
+            self.regions().chain(regions).cloned().collect(),
+            self.pools().chain(pools).cloned().collect(),
+            self.endpoints().chain(endpoints).cloned().collect(),
+        )
+    }
+
     #[must_use]
     pub fn region(&self, id: RegionId) -> Option<&Region> {
         self.regions.get(id.index())?.as_ref()

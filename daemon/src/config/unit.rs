@@ -253,6 +253,14 @@ fn within(duration: Duration, min: u64, max: u64) -> Result<Duration, Wrong> {
     }
 }
 
+/// Reads a duration as the file has it: `250ms`, `5s`, `1m`.
+///
+/// # Errors
+/// What was expected, for a person.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    read_duration(text).map_err(|_| format!("{text:?} is no duration such as `250ms`, `5s`, `1m`"))
+}
+
 fn read_duration(text: &str) -> Result<Duration, Wrong> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')

@@ -1,0 +1,55 @@
+# The project's commands. CI runs the same ones: a red run is reproduced by one word.
+#
+#   make demo                 builds and runs the demo (ARGS="--http 8081" changes a port)
+#   make test                 everything that must pass, with what it needs installed first
+#   make check                formatting and lints
+#   make release              the binary that one would deploy: target/release/sealane
+#   make load-failover        a region dies under load; prints the timeline (against a running demo)
+#   make fuzz TARGET=NAME     needs a nightly toolchain and cargo-fuzz
+
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+# cmake builds zlib-ng, which Pingora's core links.
+BUILD_NEEDS := cmake cc
+TEST_NEEDS := $(BUILD_NEEDS) curl dig
+
+.PHONY: demo test check fmt clippy doc release load-failover fuzz needs-build needs-test
+
+demo: needs-build
+	$(CARGO) run --locked -p sealane -- demo $(ARGS)
+
+test: needs-test
+	$(CARGO) test --locked --workspace
+
+check: fmt clippy
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy: needs-build
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+release: needs-build
+	$(CARGO) build --locked --release -p sealane
+
+load-failover: needs-build
+	$(CARGO) run --locked -p sealane-loadtests --bin failover -- $(ARGS)
+
+fuzz:
+	$(CARGO) +nightly fuzz run --fuzz-dir fuzz $(TARGET) -- -max_total_time=60
+
+# Installs what is missing, by Debian's names; elsewhere it says what to install.
+needs-build needs-test: needs-%:
+	@missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(BUILD_NEEDS)); do \
+	  command -v $$tool >/dev/null 2>&1 && continue; \
+	  case $$tool in dig) package=bind9-dnsutils;; cc) package=gcc;; *) package=$$tool;; esac; \
+	  missing="$$missing $$package"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if ! command -v apt-get >/dev/null 2>&1; then echo "please install:$$missing" >&2; exit 1; fi; \
+	echo "installing:$$missing"; \
+	$(SUDO) apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null

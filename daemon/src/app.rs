@@ -1,0 +1,332 @@
+//! The wiring, top to bottom: control first, then listeners, and back in the other order.
+//!
+//! Decides nothing about traffic. [`run`](crate::run) gives it its life; tests may drive it too.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use sealane_control::admin::{self, Explain, ExplainError, Readiness};
+use sealane_control::config::AdminConfig;
+use sealane_control::{Control, ControlHandle};
+use sealane_dns::Dns;
+use sealane_model::Topology;
+use sealane_proxy::Proxy;
+use sealane_steering::Decision;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::Rules;
+use crate::telemetry;
+
+#[derive(Debug)]
+pub struct App {
+    proxy: Arc<Proxy>,
+    dns: Arc<Dns>,
+    control: ControlThread,
+    admin: Admin,
+    phase: Arc<Phase>,
+    explainer: Arc<Explainer>,
+    topology: Arc<Topology>,
+}
+
+/// Why the program cannot start, or a reload cannot be applied: nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("control cannot start")]
+    Control(#[source] sealane_control::StartError),
+    #[error("the proxy cannot listen")]
+    Proxy(#[source] sealane_proxy::BindError),
+    #[error("the name server cannot listen")]
+    Dns(#[source] sealane_dns::BindError),
+    #[error("the admin API cannot listen")]
+    Admin(#[source] admin::BindError),
+    #[error("a thread cannot be started")]
+    Thread(#[source] io::Error),
+    #[error("control has ended; restart the program")]
+    ControlGone,
+}
+
+impl App {
+    /// Binds everything and begins to probe; nothing is served yet, but the admin API answers.
+    /// `workers` threads serve HTTP, and as many answer DNS.
+    ///
+    /// # Errors
+    /// An address is in use or not ours, or a thread cannot be started.
+    pub async fn start(rules: Rules, workers: NonZeroUsize) -> Result<Self, StartError> {
+        let Rules {
+            proxy,
+            dns,
+            control,
+            ..
+        } = rules;
+        let admin_config = control.admin.clone();
+        let topology = control.topology.clone();
+        let control = sealane_control::build(control).map_err(StartError::Control)?;
+        let (handle, world) = (control.handle.clone(), control.world.clone());
+
+        let deps = sealane_proxy::Deps {
+            world: world.clone(),
+            observations: control.observations.clone(),
+        };
+        let options = sealane_proxy::Options { workers };
+        let proxy = Proxy::bind(proxy, deps, options).map_err(StartError::Proxy)?;
+        let options = sealane_dns::Options { workers };
+        let deps = sealane_dns::Deps {
+            world: world.clone(),
+        };
+        let dns = Dns::bind(dns, deps, options).map_err(StartError::Dns)?;
+        let bound = admin::bind(&admin_config).map_err(StartError::Admin)?;
+
+        let control = ControlThread::spawn(control).map_err(StartError::Thread)?;
+        let phase = Arc::new(Phase::default());
+        let explainer = Arc::new(Explainer::default());
+        let registry = telemetry::install_metrics();
+        let deps = admin::Deps {
+            handle,
+            world,
+            explain: explainer.clone(),
+            ready: phase.clone().as_readiness(),
+            metrics: Arc::new(move || telemetry::render(&registry)),
+        };
+        let admin = Admin::spawn(bound, admin_config, deps);
+        let (proxy, dns) = (Arc::new(proxy), Arc::new(dns));
+        Ok(Self {
+            proxy,
+            dns,
+            control,
+            admin,
+            phase,
+            explainer,
+            topology,
+        })
+    }
+
+    /// Waits for the first round of probes (A6), then opens every listener.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub async fn open(&self) -> Result<(), StartError> {
+        self.control.handle.first_round().await;
+        self.proxy.start().map_err(StartError::Thread)?;
+        self.dns.start().map_err(StartError::Thread)?;
+        self.explainer.open(self.proxy.clone(), self.dns.clone());
+        self.phase.set(Phase::SERVING);
+        Ok(())
+    }
+
+    /// Where clients are served: (what, address), listeners first.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let proxy = self
+            .proxy
+            .addresses()
+            .into_iter()
+            .map(|(name, at)| (name.to_string(), at));
+        let dns = self
+            .dns
+            .addresses()
+            .into_iter()
+            .map(|at| ("dns".to_owned(), at));
+        let admin = self
+            .admin
+            .addresses
+            .iter()
+            .map(|at| ("admin".to_owned(), *at));
+        proxy.chain(dns).chain(admin).collect()
+    }
+
+    /// Puts new rules in place of the old ones, or changes nothing. World first, rules second,
+    /// and what is gone leaves the world last (A9).
+    ///
+    /// # Errors
+    /// A new address cannot be bound, or control has ended; the old rules go on serving.
+    pub async fn replace(&mut self, rules: Rules) -> Result<(), StartError> {
+        let Rules {
+            proxy,
+            dns,
+            control,
+            ..
+        } = rules;
+        let proxy = self.proxy.prepare(proxy).map_err(StartError::Proxy)?;
+        let dns = self.dns.prepare(dns).map_err(StartError::Dns)?;
+        let topology = control.topology.clone();
+        let mut both = control.clone();
+        both.topology = Arc::new(topology.united_with(&self.topology));
+
+        let handle = &self.control.handle;
+        handle
+            .replace(both)
+            .await
+            .map_err(|_| StartError::ControlGone)?;
+        self.proxy.replace_rules(proxy);
+        self.dns.replace_rules(dns);
+        self.admin.replace(&control.admin);
+        handle
+            .replace(control)
+            .await
+            .map_err(|_| StartError::ControlGone)?;
+        self.topology = topology;
+        Ok(())
+    }
+
+    /// Refuses new work, lets accepted work finish until `deadline`, then stops everything.
+    /// Returns how many connections had to be cut.
+    pub async fn stop(self, deadline: Duration) -> usize {
+        self.phase.set(Phase::DRAINING);
+        let dns = self.dns.clone();
+        let dns_stopped = tokio::task::spawn_blocking(move || dns.stop(deadline));
+        let cut = self.proxy.drain(deadline).await;
+        // An error would be a panic of the name server's end, which has been logged as one.
+        let _ = dns_stopped.await;
+        self.admin.stop().await;
+        self.control.stop().await;
+        cut
+    }
+}
+
+/// Control on a thread of its own: neither traffic nor the admin API can delay a verdict.
+#[derive(Debug)]
+struct ControlThread {
+    handle: ControlHandle,
+    shutdown: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl ControlThread {
+    fn spawn(control: Control) -> io::Result<Self> {
+        let handle = control.handle.clone();
+        let (shutdown, stop) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let run = move || {
+            runtime.block_on(control.run(async {
+                // An error means that the sender is gone: stop as well.
+                let _ = stop.await;
+            }));
+            // An error means that nobody waits.
+            let _ = end.send(());
+        };
+        std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn(run)?;
+        Ok(Self {
+            handle,
+            shutdown,
+            ended,
+        })
+    }
+
+    async fn stop(self) {
+        // An error means that control has ended already.
+        let _ = self.shutdown.send(());
+        let _ = self.ended.await;
+    }
+}
+
+#[derive(Debug)]
+struct Admin {
+    addresses: Vec<SocketAddr>,
+    bind: Vec<SocketAddr>,
+    config: Arc<ArcSwap<AdminConfig>>,
+    shutdown: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Admin {
+    fn spawn(bound: admin::Bound, config: AdminConfig, deps: admin::Deps) -> Self {
+        let addresses = bound.addresses();
+        let bind = config.bind.clone();
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let (shutdown, mut stop) = watch::channel(false);
+        let stopped = async move {
+            // An error means that the sender is gone: stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let serve = admin::serve(bound, config.clone(), deps, stopped);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "owned by `Admin`, which ends and joins it"
+        )]
+        let task = tokio::spawn(serve);
+        Self {
+            addresses,
+            bind,
+            config,
+            shutdown,
+            task,
+        }
+    }
+
+    fn replace(&self, config: &AdminConfig) {
+        if config.bind != self.bind {
+            tracing::warn!("admin.bind changed: it takes effect at the next start");
+        }
+        self.config.store(Arc::new(config.clone()));
+    }
+
+    async fn stop(self) {
+        self.shutdown.send_replace(true);
+        // An error would be a panic, which has been logged as one.
+        let _ = self.task.await;
+    }
+}
+
+/// How far the process is in its life, as `/readyz` shows it.
+#[derive(Debug, Default)]
+struct Phase(AtomicU8);
+
+impl Phase {
+    const SERVING: u8 = 1;
+    const DRAINING: u8 = 2;
+
+    fn set(&self, phase: u8) {
+        self.0.store(phase, Ordering::Release);
+    }
+
+    fn as_readiness(self: Arc<Self>) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
+        Arc::new(move || match self.0.load(Ordering::Acquire) {
+            Self::SERVING => Readiness::Ready,
+            Self::DRAINING => Readiness::NotReady("draining".to_owned()),
+            _ => Readiness::NotReady("waiting for the first round of probes".to_owned()),
+        })
+    }
+}
+
+/// What the admin API asks proxy and DNS; empty until they serve.
+#[derive(Debug, Default)]
+struct Explainer(OnceLock<(Arc<Proxy>, Arc<Dns>)>);
+
+impl Explainer {
+    fn open(&self, proxy: Arc<Proxy>, dns: Arc<Dns>) {
+        // Opened once; a second call would bring the same two.
+        let _ = self.0.set((proxy, dns));
+    }
+
+    fn rooms(&self) -> Result<&(Arc<Proxy>, Arc<Dns>), ExplainError> {
+        self.0
+            .get()
+            .ok_or_else(|| ExplainError::not_ready("no listener is open yet"))
+    }
+}
+
+impl Explain for Explainer {
+    fn dns(&self, name: &str, client: IpAddr) -> Result<Decision, ExplainError> {
+        let (_, dns) = self.rooms()?;
+        dns.explain(name, client)
+            .map_err(|error| ExplainError::not_found(error.to_string()))
+    }
+
+    fn url(&self, url: &str, client: IpAddr) -> Result<Decision, ExplainError> {
+        let (proxy, _) = self.rooms()?;
+        proxy
+            .explain(url, client)
+            .map_err(|error| ExplainError::not_found(error.to_string()))
+    }
+}

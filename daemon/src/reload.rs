@@ -1,0 +1,94 @@
+//! A changed file becomes new rules, or nothing at all. Knows no rule itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sealane_model::IdBook;
+
+use crate::app::{App, StartError};
+use crate::config::{self, Loaded, Report};
+use crate::metrics::{LAST_RELOAD, LAST_RELOAD_SUCCESSFUL, RELOADS};
+
+/// Reads the configuration, again and again, with ids that survive.
+#[derive(Clone, Debug)]
+pub struct Source {
+    file: PathBuf,
+    // A lock: one reading at a time, on a thread that may block; never on a request's path.
+    ids: Arc<Mutex<IdBook>>,
+    /// Changes through the admin API need no token: the demo's rule, never the file's.
+    admin_open: bool,
+}
+
+impl Source {
+    #[must_use]
+    pub fn new(file: &Path, admin_open: bool) -> Self {
+        Self {
+            file: file.to_owned(),
+            ids: Arc::default(),
+            admin_open,
+        }
+    }
+
+    /// # Errors
+    /// Every mistake in the file.
+    pub fn read(&self) -> Result<Loaded, Report> {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = config::load(&self.file, &|name| std::env::var(name).ok(), &mut ids)?;
+        loaded.rules.control.admin.open = self.admin_open;
+        Ok(loaded)
+    }
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error("{0}")]
+    Mistakes(Report),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// Reads the file and applies it. Returns the files to watch from now on.
+///
+/// # Errors
+/// Mistakes in the file, or an address that cannot be bound: the old rules go on serving.
+pub async fn reload(app: &mut App, source: &Source) -> Result<Vec<PathBuf>, ReloadError> {
+    let reader = source.clone();
+    let read = tokio::task::spawn_blocking(move || reader.read()).await;
+    let applied = match read {
+        Ok(Ok(loaded)) => {
+            let Loaded {
+                rules,
+                files,
+                warnings,
+                ..
+            } = loaded;
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            app.replace(rules)
+                .await
+                .map(|()| files)
+                .map_err(ReloadError::from)
+        }
+        Ok(Err(report)) => Err(ReloadError::Mistakes(report)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    };
+    note(applied.is_ok());
+    applied
+}
+
+/// Tells the metrics how reading the configuration went.
+pub fn note(applied: bool) {
+    let result = if applied { "applied" } else { "refused" };
+    metrics::counter!(RELOADS, "result" => result).increment(1);
+    metrics::gauge!(LAST_RELOAD_SUCCESSFUL).set(if applied { 1.0 } else { 0.0 });
+    if applied {
+        #[expect(clippy::disallowed_methods, reason = "a wall-clock time for people")]
+        let now = std::time::SystemTime::now();
+        let since_epoch = now
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        metrics::gauge!(LAST_RELOAD).set(since_epoch.as_secs_f64());
+    }
+}

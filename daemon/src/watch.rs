@@ -1,0 +1,168 @@
+//! Notices that a file of the configuration changed on disk. Reads and hashes; parses nothing.
+//!
+//! Folders are watched, not files: editors and configuration maps replace a file by renaming
+//! another over it. What counts is the content's hash, so a touched file changes nothing. Where
+//! the kernel tells nothing (some network file systems), a slow poll finds it out.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+/// A change is read after this long without another: an editor may write in several steps.
+const QUIET: Duration = Duration::from_millis(150);
+/// … but after this long at the latest.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+/// How often files are hashed although nothing was heard.
+const POLL: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Watch {
+    files: Vec<PathBuf>,
+    seen: [u8; 32],
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+    // One place is enough: it says "look again", not what changed.
+    events: mpsc::Receiver<()>,
+}
+
+impl Watch {
+    /// Watches `files` as they are now. Never fails: what cannot be watched is polled.
+    #[must_use]
+    pub fn new(files: Vec<PathBuf>) -> Self {
+        let (wake, events) = mpsc::channel(1);
+        let handler = move |event: notify::Result<notify::Event>| {
+            // Our own reading of the file must not count as a change of it.
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                // Full means that a look is due already.
+                let _ = wake.try_send(());
+            }
+        };
+        let watcher = notify::recommended_watcher(handler)
+            .inspect_err(|error| tracing::warn!(%error, "files are polled, not watched"))
+            .ok();
+        let mut watch = Self {
+            files: Vec::new(),
+            seen: [0; 32],
+            watcher,
+            folders: BTreeSet::new(),
+            events,
+        };
+        watch.follow(files);
+        watch
+    }
+
+    /// Watches these files from now on; their present content counts as seen.
+    pub fn follow(&mut self, files: Vec<PathBuf>) {
+        for folder in files.iter().filter_map(|file| file.parent()) {
+            let folder = if folder.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                folder
+            };
+            self.watch_folder(folder);
+        }
+        self.seen = fingerprint(&files);
+        self.files = files;
+    }
+
+    fn watch_folder(&mut self, folder: &Path) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        if self.folders.contains(folder) {
+            return;
+        }
+        match watcher.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => {
+                self.folders.insert(folder.to_owned());
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "folder is polled, not watched");
+            }
+        }
+    }
+
+    /// Resolves when the content of a file differs from what was last seen. Cancel-safe.
+    pub async fn changed(&mut self) {
+        loop {
+            // An error is the time-out: the poll.
+            let heard = tokio::time::timeout(POLL, self.events.recv()).await;
+            if matches!(heard, Ok(None)) {
+                tokio::time::sleep(POLL).await;
+            }
+            self.quiet().await;
+            let now = fingerprint(&self.files);
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+
+    async fn quiet(&mut self) {
+        let settle = async {
+            while matches!(
+                tokio::time::timeout(QUIET, self.events.recv()).await,
+                Ok(Some(()))
+            ) {}
+        };
+        // An error means that it never settled: then it is read as it stands.
+        let _ = tokio::time::timeout(QUIET_MAX, settle).await;
+    }
+}
+
+/// A missing file is a content of its own.
+fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for file in files {
+        match std::fs::read(file) {
+            Ok(content) => {
+                hash.update([1]);
+                hash.update(Sha256::digest(&content));
+            }
+            Err(_) => hash.update([0]),
+        }
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn soon(watch: &mut Watch) -> bool {
+        tokio::time::timeout(Duration::from_secs(20), watch.changed())
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_file_replaced_by_renaming_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sealane.yaml");
+        std::fs::write(&file, "one").unwrap();
+        let mut watch = Watch::new(vec![file.clone()]);
+
+        std::fs::write(dir.path().join("new"), "two").unwrap();
+        std::fs::rename(dir.path().join("new"), &file).unwrap();
+
+        assert!(soon(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_file_written_again_with_the_same_content_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sealane.yaml");
+        std::fs::write(&file, "one").unwrap();
+        let mut watch = Watch::new(vec![file.clone()]);
+
+        std::fs::write(&file, "one").unwrap();
+        let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
+
+        assert!(changed.is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! SIGTERM: what was accepted finishes, what is new is refused, then the process ends.
+
+mod world;
+
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use world::{Sealane, text, until};
+
+#[test]
+fn a_download_that_began_before_sigterm_arrives_whole_and_new_connections_are_refused() {
+    let mut sealane = Sealane::demo(&["--drain=60s"]);
+    let size = 64 * 1024 * 1024;
+    let url = sealane.url("web", &format!("/bytes/{size}"));
+    let download = Command::new("curl")
+        .args([
+            "-s",
+            "--limit-rate",
+            "24M",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{size_download} %{time_starttransfer}",
+            &url,
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("the download has begun", || {
+        text(&world::curl(&["-s", &sealane.url("admin", "/metrics")]).stdout)
+            .lines()
+            .any(|line| line.starts_with("sealane_proxy_connections") && !line.ends_with(" 0"))
+    });
+
+    sealane.signal("TERM");
+
+    let web = sealane.address("web");
+    until("new connections are refused", || {
+        TcpStream::connect(web).is_err()
+    });
+    let output = download.wait_with_output().unwrap();
+    assert!(
+        text(&output.stdout).starts_with(&size.to_string()),
+        "{}",
+        text(&output.stdout)
+    );
+    assert!(sealane.wait().success());
+}
+
+#[test]
+fn an_idle_program_ends_at_once() {
+    let mut sealane = Sealane::demo(&["--drain=60s"]);
+    let since = Instant::now();
+
+    sealane.signal("TERM");
+
+    assert!(sealane.wait().success());
+    assert!(
+        since.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        since.elapsed()
+    );
+}
+
+#[test]
+fn at_the_deadline_what_is_left_is_cut() {
+    let mut sealane = Sealane::demo(&["--drain=1s"]);
+    let url = sealane.url("web", "/bytes/1000000000");
+    let mut download = Command::new("curl")
+        .args(["-s", "--limit-rate", "100k", "-o", "/dev/null", &url])
+        .spawn()
+        .unwrap();
+    until("the download has begun", || {
+        text(&world::curl(&["-s", &sealane.url("admin", "/metrics")]).stdout)
+            .lines()
+            .any(|line| line.starts_with("sealane_proxy_connections") && !line.ends_with(" 0"))
+    });
+
+    sealane.signal("TERM");
+
+    assert!(sealane.wait().success());
+    assert!(!download.wait().unwrap().success(), "the download was cut");
+    assert!(sealane.log().contains("cut"), "and the log says so");
+}
