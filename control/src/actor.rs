@@ -67,7 +67,7 @@ pub fn build(config: Config) -> Result<Control, StartError> {
     let seed = RandomState::new().hash_one(now.as_millis());
     let mut core = Core::new(now, config, seed, remembered);
 
-    let first = core.snapshot();
+    let first = core.snapshot(now);
     let overview = core.overview();
     metrics::published(&first, overview.overrides.len());
     let (writer, world) = snapshot_channel(first);
@@ -387,7 +387,7 @@ impl Actor {
         self.pending = Publish::NotNeeded;
         self.published = self.clock.now();
         let overview = self.core.overview();
-        let world = self.core.snapshot();
+        let world = self.core.snapshot(self.published);
         metrics::published(&world, overview.overrides.len());
         metrics::observations_dropped(self.drops.dropped());
         let first_round_over = overview.first_round_over;

@@ -93,16 +93,27 @@ impl Core {
         effects: &mut Effects,
     ) {
         self.overrides = wanted;
-        self.settle_all(effects);
         if order.kind == OrderKind::FailBack {
-            let region = self.region_of(subject);
-            self.waive_hold_downs(&endpoints_of(&self.topology, subject), region);
+            self.bring_back(subject, effects);
+        } else {
             self.settle_all(effects);
         }
         if changed {
             effects.publish = Publish::Promptly;
             effects.remember = true;
         }
+    }
+
+    /// An operator's word needs no hold-down: a region that is asked back is back if it is well. An
+    /// endpoint that is asked back spares its region the hold-down that its own return would
+    /// begin, but not one that runs already: that one is about something else.
+    fn bring_back(&mut self, subject: &Subject, effects: &mut Effects) {
+        let region = self.region_of(subject);
+        let concerned = self.members_of(&endpoints_of(&self.topology, subject));
+        self.come_back(|key, held_before| {
+            region == Some(key.1) || (concerned.contains(key) && !held_before)
+        });
+        self.settle_all(effects);
     }
 
     /// The regions that each pool could use if these were the overrides: those that are in, and

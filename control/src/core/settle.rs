@@ -267,19 +267,35 @@ impl Core {
         }))
     }
 
-    /// Ends the hold-downs of the regions of `endpoints`, or of a whole `region`.
-    pub(super) fn waive_hold_downs(&mut self, endpoints: &[EndpointId], region: Option<RegionId>) {
+    /// Settles every region, and ends the hold-downs of those that `of` names, which is also told
+    /// whether one ran before. Says nothing yet.
+    pub(super) fn come_back(&mut self, of: impl Fn(&(PoolId, RegionId), bool) -> bool) {
         let topology = self.topology.clone();
-        let of_endpoints: HashSet<_> = endpoints
-            .iter()
-            .filter_map(|id| topology.endpoint(*id))
-            .map(|endpoint| (endpoint.pool, endpoint.region))
-            .collect();
-        for (key, member) in &mut self.members {
-            if of_endpoints.contains(key) || Some(key.1) == region {
-                member.watch.waive_hold_down();
+        let keys: Vec<_> = self.members.keys().copied().collect();
+        for key in keys {
+            let Some((pool, member)) = member_of(&topology, key.0, key.1) else {
+                continue;
+            };
+            let tally = self.tally(member, &self.overrides);
+            let Some(state) = self.members.get_mut(&key) else {
+                continue;
+            };
+            let held_before = state.watch.wake_at().is_some();
+            state.watch.settle(self.now, &tally, &pool.failover);
+            if of(&key, held_before) {
+                state.watch.waive_hold_down();
             }
         }
+    }
+
+    /// Where these endpoints belong.
+    pub(super) fn members_of(&self, endpoints: &[EndpointId]) -> HashSet<(PoolId, RegionId)> {
+        let known = endpoints
+            .iter()
+            .filter_map(|id| self.topology.endpoint(*id));
+        known
+            .map(|endpoint| (endpoint.pool, endpoint.region))
+            .collect()
     }
 }
 

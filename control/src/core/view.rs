@@ -26,7 +26,8 @@ pub struct Overview {
 
 impl Core {
     /// The world as it is now, with the next generation's number.
-    pub fn snapshot(&mut self) -> Snapshot {
+    pub fn snapshot(&mut self, now: Timestamp) -> Snapshot {
+        self.now = self.now.max(now);
         self.generation = self.generation.next();
         self.compose(self.generation)
     }

@@ -297,3 +297,6 @@ fn in_source(error: &dyn std::error::Error) -> Option<Failure> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
