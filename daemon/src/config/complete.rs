@@ -10,7 +10,7 @@ use super::spec::{
     DefaultsSpec, EndpointSpec, FileSpec, NodeSpec, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec,
     RegionSpec, RouteDefaultsSpec, RouteSpec, SoaSpec, SteeredSpec, TimeoutsSpec, ZoneSpec,
 };
-use super::unit::{Reach, Text, Whole};
+use super::unit::{Reach, Text, Version};
 
 /// Set by service managers (systemd's `StateDirectory=`): where state may be kept.
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
@@ -21,7 +21,7 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
     }
     spec.fill();
     if spec.version.is_none() {
-        spec.version = Some(At::unwritten(Whole(1)));
+        spec.version = Some(At::unwritten(Version));
     }
     if let Some(node) = &mut spec.node {
         complete_node(&mut node.value, env);

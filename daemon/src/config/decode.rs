@@ -239,6 +239,7 @@ macro_rules! leaf {
             fn schema(_: &mut serde_json::Map<String, serde_json::Value>) -> serde_json::Value {
                 $crate::config::decode::or_reference(
                     <Self as $crate::config::decode::Leaf>::schema(),
+                    <Self as $crate::config::decode::Leaf>::expected(),
                 )
             }
 
@@ -250,15 +251,21 @@ macro_rules! leaf {
 }
 pub(super) use leaf;
 
-/// Anywhere a scalar may stand, a reference to the environment may stand.
-pub(super) fn or_reference(schema: Value) -> Value {
+/// Anywhere a scalar may stand, a reference to the environment may stand. `title`: what is
+/// expected, in words.
+pub(super) fn or_reference(schema: Value, title: String) -> Value {
     let free_text = schema.get("type") == Some(&json!("string"))
         && schema.get("pattern").is_none()
         && schema.get("enum").is_none();
-    if free_text {
-        return schema;
+    let mut schema = if free_text {
+        schema
+    } else {
+        json!({ "anyOf": [schema, { "type": "string", "pattern": r"\$\{[A-Za-z_]" }] })
+    };
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("title".to_owned(), json!(title));
     }
-    json!({ "anyOf": [schema, { "type": "string", "pattern": r"\$\{[A-Za-z_]" }] })
+    schema
 }
 
 /// A word out of a fixed set.

@@ -169,12 +169,13 @@ impl Notes {
         let shown: String = masked.iter().skip(skipped).take(EXCERPT_CHARS).collect();
         let shown = shown.trim_end().to_owned();
         let start = (start - skipped).min(EXCERPT_CHARS);
-        let width = shown.chars().count().saturating_sub(start);
+        let end = end.saturating_sub(skipped);
+        let marked: String = shown.chars().take(end).skip(start).collect();
         Excerpt {
             line: span.line,
+            width: marked.trim_end().chars().count().max(1),
             text: shown,
             caret: start,
-            width: end.saturating_sub(start + skipped).clamp(1, width.max(1)),
             note: None,
         }
     }

@@ -66,8 +66,8 @@ impl Fault {
                     .help("a literal `${` is written `$${`")
             }
             Self::Missing { name, message } => {
-                let because = message
-                    .unwrap_or_else(|| "it is not set and has no default".to_owned());
+                let because =
+                    message.unwrap_or_else(|| "it is not set and has no default".to_owned());
                 Mistake::new(span, format!("the variable `{name}`: {because}"))
                     .help(format!("set it, or write `${{{name}:-default}}`"))
             }

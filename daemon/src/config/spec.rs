@@ -9,7 +9,7 @@ use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emi
 use super::error::Mistake;
 use super::unit::{
     Bind, Degrees, Flag, Host, Ip, Lifetime, Net, Period, Reach, Seconds, Secret, Share, Size,
-    SizeOrNone, Statuses, Text, UnhealthyShare, Whole,
+    SizeOrNone, Statuses, Text, UnhealthyShare, Version, Whole,
 };
 use super::yaml::{Kind, Node};
 
@@ -26,7 +26,7 @@ shape! {
     /// The whole configuration file of Sealane.
     FileSpec {
         /// The version of this format: 1. May be left out only where `global_load_balancer` stands alone.
-        version: Whole<1, 1>,
+        version: Version,
         /// This process.
         node: NodeSpec = "{}",
         /// Regions by name. Well-known cloud regions need no entry.

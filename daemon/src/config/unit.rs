@@ -141,6 +141,36 @@ impl<const MIN: u64, const MAX: u64> Leaf for Whole<MIN, MAX> {
 }
 leaf!([const MIN: u64, const MAX: u64] Whole<MIN, MAX>);
 
+/// The version of the file's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version;
+
+impl Leaf for Version {
+    const NUMERIC: bool = true;
+
+    fn expected() -> String {
+        "`1`, the only version there is".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "1" => Ok(Self),
+            _ => Err(Wrong::because(
+                "is a version that this Sealane does not read",
+            )),
+        }
+    }
+
+    fn write(&self) -> Out {
+        Out::Plain("1".to_owned())
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "integer", "const": 1 })
+    }
+}
+leaf!([] Version);
+
 /// A duration with its unit, from `MIN` to `MAX` milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period<const MIN: u64, const MAX: u64>(pub Duration);
@@ -309,7 +339,7 @@ fn print_millis(millis: u64) -> String {
     print_duration(Duration::from_millis(millis))
 }
 
-/// In the largest unit that makes it a whole number.
+/// In the largest unit that makes it a whole number, else in seconds or milliseconds.
 #[must_use]
 pub fn print_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
@@ -326,6 +356,10 @@ pub fn print_duration(duration: Duration) -> String {
         if micros.is_multiple_of(unit) {
             return format!("{}{name}", micros / unit);
         }
+    }
+    if micros > 1_000_000 {
+        let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+        return format!("{}s", text.trim_end_matches('0'));
     }
     if micros.is_multiple_of(1000) {
         return format!("{}ms", micros / 1000);

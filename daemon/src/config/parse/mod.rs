@@ -135,13 +135,6 @@ impl Parser<'_> {
             Some(region) => Some(self.region(&region.0, region.span)?),
             None => None,
         };
-        if state_dir.is_none() {
-            self.notes.warn(
-                Span::NONE,
-                "there is no `node.state_dir`: after a restart nothing is known of the endpoints \
-                 until they were probed",
-            );
-        }
         let workers = workers.as_ref().and_then(|at| {
             let workers = usize::try_from(at.value.0).ok()?;
             NonZeroUsize::new(workers)

@@ -79,9 +79,11 @@ impl Parser<'_> {
         let name = &entry.name;
         let protocol = protocol.as_ref().map_or(Protocol::Http, |at| at.value);
         let mut members = Vec::new();
-        let mut spans = HashMap::new();
+        let mut spans: HashMap<RegionId, Span> = HashMap::new();
+        let mut is_complete = true;
         for entry in regions.iter().flat_map(|table| table.value.iter()) {
             let region = self.region(&entry.name, entry.name.span);
+            is_complete &= region.is_some();
             if let (Some(region), Some(member)) = (region, &entry.value) {
                 spans.insert(region, entry.name.span);
                 members.extend(self.member(id, region, entry, member, protocol, endpoints));
@@ -95,6 +97,7 @@ impl Parser<'_> {
         }
         let policy = steering
             .as_ref()
+            .filter(|_| is_complete)
             .and_then(|steering| self.steering(name, steering, &members, &spans));
         if let Some(policy) = &policy
             && !broken
@@ -102,9 +105,10 @@ impl Parser<'_> {
             self.check_weights(name, policy, &members);
         }
         let probe = probe.as_ref().and_then(|probe| self.probe(probe));
+        let checked = spec.value.probe.as_ref().is_some_and(|p| !p.value.broken);
         let failover = failover
             .as_ref()
-            .and_then(|failover| self.failover(failover, probe.as_ref()));
+            .and_then(|failover| self.failover(failover, probe.as_ref().filter(|_| checked)));
         let pool = failover.map(|failover| Pool {
             id,
             name: name.as_str().into(),
@@ -316,7 +320,7 @@ impl Parser<'_> {
     fn probe(&mut self, spec: &At<ProbeSpec>) -> Option<Probe> {
         let ProbeSpec {
             span,
-            broken: _,
+            broken,
             http,
             tcp,
             port,
@@ -334,8 +338,9 @@ impl Parser<'_> {
         }
         let (interval, timeout) = (interval.as_ref()?, timeout.as_ref()?);
         let recheck = recheck.as_ref()?;
-        let print = |duration: Duration| print_duration(duration);
-        if timeout.value.0 >= interval.value.0 {
+        let print = print_duration;
+        // A default in the place of what could not be read proves nothing.
+        if !broken && timeout.value.0 >= interval.value.0 {
             let message = format!(
                 "the probe's timeout of {} is not below its interval of {}",
                 print(timeout.value.0),
@@ -346,7 +351,7 @@ impl Parser<'_> {
                     .help("a probe must have ended when the next one starts"),
             );
         }
-        if recheck.value.0 > interval.value.0 {
+        if !broken && recheck.value.0 > interval.value.0 {
             let message = format!(
                 "the recheck after {} comes later than the next probe, after {}",
                 print(recheck.value.0),
@@ -503,7 +508,7 @@ impl Parser<'_> {
                 Mistake::new(region.span, message).expected("`region` beside `policy: pinned`"),
             );
         }
-        let weights = match weights {
+        let weights = match weights.as_ref().filter(|_| weighted) {
             Some(table) => self.weights(table, pool, members, spans)?,
             None => Vec::new(),
         };

@@ -347,7 +347,7 @@ impl Parser<'_> {
     fn timeouts(&mut self, spec: &At<TimeoutsSpec>) -> Option<Timeouts> {
         let TimeoutsSpec {
             span,
-            broken: _,
+            broken,
             connect,
             attempt,
             request,
@@ -358,7 +358,7 @@ impl Parser<'_> {
             ("connect", connect, "attempt", attempt),
             ("attempt", attempt, "request", request),
         ] {
-            if short.value.0 > long.value.0 {
+            if !broken && short.value.0 > long.value.0 {
                 let message = format!(
                     "`{name}` of {} is longer than `{longer_name}` of {}",
                     print_duration(short.value.0),
