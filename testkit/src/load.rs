@@ -4,6 +4,7 @@
 //! same, and a time counts from when the request was *due* (no coordinated omission). What the
 //! records mean is said in [`crate::timeline`].
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -49,7 +50,7 @@ pub struct GetRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
-    /// From `x-region` and `x-endpoint`, where the answer says.
+    /// From `x-region` and `x-endpoint`, else from `x-sealane-…`, where the answer says.
     pub region: Option<String>,
     pub endpoint: Option<String>,
     /// A kept connection was closed on the request before its answer began, and a new one
@@ -109,6 +110,8 @@ pub struct DnsReply {
 pub struct Run<R> {
     epoch: Instant,
     records: Arc<Mutex<Vec<R>>>,
+    /// When those on the way were due.
+    in_flight: Arc<Mutex<BTreeSet<Duration>>>,
     stop: watch::Sender<bool>,
     task: JoinSet<()>,
 }
@@ -118,6 +121,12 @@ impl<R: Clone> Run<R> {
     #[must_use]
     pub const fn epoch(&self) -> Instant {
         self.epoch
+    }
+
+    /// When the oldest one that is still on the way was due.
+    #[must_use]
+    pub fn oldest_in_flight(&self) -> Option<Duration> {
+        locked(&self.in_flight).first().copied()
     }
 
     /// What is recorded so far, in the order of the ends.
@@ -253,9 +262,11 @@ where
     let (stop, mut stopped) = watch::channel(false);
     let mut task = JoinSet::new();
     let written = records.clone();
+    let under_way = Arc::new(Mutex::new(BTreeSet::new()));
+    let in_flight = under_way.clone();
     task.spawn(async move {
         let slots = Arc::new(Semaphore::new(in_flight_max));
-        let mut in_flight = JoinSet::new();
+        let mut working = JoinSet::new();
         let start = Instant::now();
         for number in 0_u64.. {
             let due = start + Duration::from_nanos(interval.as_nanos() as u64 * number);
@@ -264,27 +275,30 @@ where
                 _ = stopped.changed() => break,
                 () = sleep_until(due) => {}
             }
-            while in_flight.try_join_next().is_some() {}
+            while working.try_join_next().is_some() {}
+            let since = move |at: Instant| at.saturating_duration_since(epoch);
+            locked(&under_way).insert(since(due));
             let Ok(slot) = slots.clone().acquire_owned().await else {
                 break;
             };
             if locked(&written).len() >= RECORDS_MAX {
                 break;
             }
-            let (working, written) = (work(number, due), written.clone());
-            in_flight.spawn(async move {
-                let outcome = working.await;
-                let since = |at: Instant| at.saturating_duration_since(epoch);
-                let record = R::new(since(due), since(Instant::now()), outcome);
-                locked(&written).push(record);
+            let (work, written) = (work(number, due), written.clone());
+            let under_way = under_way.clone();
+            working.spawn(async move {
+                let outcome = work.await;
+                locked(&written).push(R::new(since(due), since(Instant::now()), outcome));
+                locked(&under_way).remove(&since(due));
                 drop(slot);
             });
         }
-        while in_flight.join_next().await.is_some() {}
+        while working.join_next().await.is_some() {}
     });
     Run {
         epoch,
         records,
+        in_flight,
         stop,
         task,
     }
@@ -352,10 +366,12 @@ fn closed_early(error: &io::Error) -> bool {
 }
 
 fn reply(answer: &Answer) -> Reply {
+    let field = |name: String| answer.field(&name).map(str::to_owned);
+    let named = |what| field(format!("x-{what}")).or_else(|| field(format!("x-sealane-{what}")));
     Reply {
         status: answer.status(),
-        region: answer.field("x-region").map(str::to_owned),
-        endpoint: answer.field("x-endpoint").map(str::to_owned),
+        region: named("region"),
+        endpoint: named("endpoint"),
         asked_again: false,
     }
 }

@@ -52,6 +52,9 @@ pub struct Timeline {
 pub struct Outage {
     pub first_failure: Option<Duration>,
     pub last_failure: Option<Duration>,
+    /// The last GET that took longer than [`SLOW`], or failed after as long: until then users
+    /// noticed.
+    pub last_slow: Option<Duration>,
     /// The first GET that was sent after the outage and answered by another region.
     pub first_elsewhere: Option<Duration>,
     /// The last GET that the region still answered.
@@ -66,7 +69,7 @@ pub struct Outage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     pub last_failure: Option<Duration>,
-    /// The first GET that the region answered again.
+    /// The first GET that was sent after the healing and answered by the region.
     pub first_back: Option<Duration>,
     /// The first DNS answer that names the region again.
     pub dns_back: Option<Duration>,
@@ -236,11 +239,17 @@ fn outage(records: &Records<'_>, gone: Option<IpAddr>) -> Outage {
         span.contains(&get.due) && span.contains(&get.end) && other && !get.failed()
     });
     let still = served_by_region(records).map(|get| get.end);
+    let slow = records.gets.iter().filter(|get| is_slow(get));
     let dns = || records.dns.iter().filter(|dns| span.contains(&dns.end));
     let dns_failures = dns().filter(|dns| dns.outcome.is_err());
     Outage {
         first_failure: failures().min().map(since),
         last_failure: failures().max().map(since),
+        last_slow: slow
+            .map(|get| get.end)
+            .filter(|at| span.contains(at))
+            .max()
+            .map(since),
         first_elsewhere: elsewhere.map(|get| get.end).min().map(since),
         last_from_region: still.filter(|at| span.contains(at)).max().map(since),
         dns_changed: gone.and_then(|gone| changed(dns(), gone)).map(since),
@@ -265,7 +274,8 @@ fn recovery(records: &Records<'_>, heal_at: Duration, gone: Option<IpAddr>) -> R
     let after = |at: &Duration| *at >= heal_at;
     let since = |at: Duration| at.saturating_sub(heal_at);
     let failed = records.gets.iter().filter(|get| get.failed());
-    let back = served_by_region(records).map(|get| get.end);
+    // Those that hung there since before are answered at once; they are no sign of a return.
+    let back = served_by_region(records).filter(|get| get.due >= heal_at);
     let named = records.dns.iter().filter(|dns| {
         let reply = dns.outcome.as_ref().ok();
         reply
@@ -274,7 +284,7 @@ fn recovery(records: &Records<'_>, heal_at: Duration, gone: Option<IpAddr>) -> R
     });
     Recovery {
         last_failure: failed.map(|get| get.end).filter(after).max().map(since),
-        first_back: back.filter(after).min().map(since),
+        first_back: back.map(|get| get.end).min().map(since),
         dns_back: named.map(|dns| dns.end).filter(after).min().map(since),
     }
 }
@@ -364,6 +374,7 @@ mod tests {
             failed(1_100, 250),
             served(1_200, 1_500, "us"),
             served(2_800, 5, "us"),
+            served(4_000, 1_100, "eu"),
             served(6_000, 5, "us"),
             served(7_000, 5, "eu"),
         ];
@@ -378,11 +389,12 @@ mod tests {
 
         let told = timeline(&gets, &dns, Some(5_000));
 
-        assert_eq!((told.sent, told.failed, told.slow), (7, 1, 1));
+        assert_eq!((told.sent, told.failed, told.slow), (8, 1, 2));
         assert_eq!((told.failed_before, told.served_before), (0, 1));
         let outage = &told.outage;
         assert_eq!(outage.last_failure, Some(ms(350)));
         assert_eq!(outage.first_elsewhere, Some(ms(1_700)));
+        assert_eq!(outage.last_slow, Some(ms(1_700)));
         assert_eq!(outage.last_from_region, Some(ms(20)));
         assert_eq!(outage.dns_changed, Some(ms(3_001)));
         let recovery = told.recovery.clone().unwrap();

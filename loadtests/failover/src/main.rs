@@ -82,11 +82,13 @@ async fn outage_under_load(flags: &Flags) -> anyhow::Result<Timeline> {
     println!("{} is broken; waiting for the failover", flags.region);
     // A failover that takes longer is too long already; what is still on the way may end.
     let give_up = watched.epoch() + seen.outage_at + flags.limit + flags.timeout;
-    watched
-        .until(give_up, |now| {
-            is_over(&seen.timeline(&watched), &seen, now, flags)
-        })
-        .await;
+    let is_over = |now: Duration| {
+        let quiet_since = now.saturating_sub(flags.quiet);
+        let last = seen.timeline(&watched).whole_failover();
+        last.is_some_and(|last| seen.outage_at + last <= quiet_since)
+            && watched.all_ended_that_were_due_before(quiet_since)
+    };
+    watched.until(give_up, is_over).await;
 
     if let Some(command) = &flags.heal_command {
         seen.heal_at = Some(watched.now());
@@ -111,14 +113,6 @@ fn refuse_to_break_what_is_not_well(timeline: &Timeline, flags: &Flags) -> anyho
         );
     }
     Ok(())
-}
-
-/// Everything left the region, and nothing has happened for a while.
-fn is_over(timeline: &Timeline, seen: &Seen<'_>, now: Duration, flags: &Flags) -> bool {
-    let since_outage = now.saturating_sub(seen.outage_at);
-    timeline
-        .whole_failover()
-        .is_some_and(|last| last + flags.quiet <= since_outage)
 }
 
 fn is_back(timeline: &Timeline) -> bool {
@@ -163,6 +157,12 @@ impl Watched {
 
     fn now(&self) -> Duration {
         self.epoch().elapsed()
+    }
+
+    /// Nothing hangs since then.
+    fn all_ended_that_were_due_before(&self, then: Duration) -> bool {
+        let oldest = self.gets.oldest_in_flight();
+        oldest.is_none_or(|due| due >= then)
     }
 
     /// Looks every [`LOOK_EVERY`] whether it is `done`, until `give_up`.

@@ -22,6 +22,7 @@ fn write_report(text: &mut String, timeline: &Timeline, region: &str) -> std::fm
     line(text, "first GET answered elsewhere", outage.first_elsewhere)?;
     line(text, "first failed GET", outage.first_failure)?;
     line(text, "last failed GET", outage.last_failure)?;
+    line(text, "last GET of over a second", outage.last_slow)?;
     match timeline.gone_address {
         Some(address) => {
             let what = format!("DNS names {address} no more");
