@@ -251,6 +251,7 @@ impl Actor {
                     );
                 }
                 self.runner.forget_certificates();
+                metrics::leaving(&self.core.snapshot(self.clock.now()));
                 self.step(Input::Replaced(config));
                 self.publish();
                 // An error means that whoever asked has left.

@@ -396,7 +396,7 @@ impl Core {
             self.first_round.awaited.remove(&id);
             self.lookups.sooner(id, self.now + RESOLVE_MIN);
             if let Some(state) = self.endpoints.get_mut(&id) {
-                state.track.cause = Some(Failure::Unresolved(error).to_string().into());
+                state.track.doubt(&Failure::Unresolved(error));
             }
             self.settle_unprobed(id, Verdict::Down, Source::Probe, effects);
         }

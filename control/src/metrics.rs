@@ -103,6 +103,15 @@ pub fn describe() {
     );
 }
 
+const VERDICTS: [Verdict; 6] = [
+    Verdict::Unknown,
+    Verdict::Up,
+    Verdict::Suspect,
+    Verdict::Probation,
+    Verdict::Draining,
+    Verdict::Down,
+];
+
 pub(crate) fn probed(topology: &Topology, pool: PoolId, outcome: &Outcome, took: Duration) {
     let pool = pool_name(topology, pool);
     let result = match outcome {
@@ -146,14 +155,6 @@ pub(crate) fn standing_changed(topology: &Topology, pool: PoolId, region: &str, 
 
 /// The gauges that follow from the published world.
 pub(crate) fn published(world: &Snapshot, overrides: usize) {
-    const VERDICTS: [Verdict; 6] = [
-        Verdict::Unknown,
-        Verdict::Up,
-        Verdict::Suspect,
-        Verdict::Probation,
-        Verdict::Draining,
-        Verdict::Down,
-    ];
     for pool in world.topology.pools() {
         for (member, health) in world.members(pool.id) {
             let region = world.topology.region_name(member.region).to_owned();
@@ -174,6 +175,21 @@ pub(crate) fn published(world: &Snapshot, overrides: usize) {
     )]
     gauge!("control_snapshot_generation").set(world.generation.0 as f64);
     gauge!("control_overrides").set(as_f64(overrides));
+}
+
+/// Before the world loses some of its members: their gauges would stay as they were.
+pub(crate) fn leaving(world: &Snapshot) {
+    for pool in world.topology.pools() {
+        for (member, _) in world.members(pool.id) {
+            let region = world.topology.region_name(member.region).to_owned();
+            let pool = pool.name.to_string();
+            for verdict in VERDICTS {
+                gauge!("control_endpoints", "pool" => pool.clone(), "region" => region.clone(), "verdict" => verdict.as_str())
+                    .set(0.0);
+            }
+            gauge!("control_region_in", "pool" => pool, "region" => region).set(0.0);
+        }
+    }
 }
 
 /// Gauges that move by themselves: set just before they are shown.

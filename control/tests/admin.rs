@@ -1,5 +1,7 @@
 //! The admin API over real sockets, with a whole control behind it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;

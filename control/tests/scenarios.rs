@@ -1,5 +1,7 @@
 //! What happens to a small world over minutes, told as sentences, in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod world;
 
 use std::time::Duration;

@@ -2,6 +2,8 @@
 //!
 //! `SIM_SEED=n` replays one seed, `SIM_SEEDS=n` runs that many. A failure names its seed.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod world;
 
 use std::collections::BTreeMap;

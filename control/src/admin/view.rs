@@ -535,7 +535,7 @@ fn filter(
         )
     } else if candidate.share > 0.0 {
         format!(
-            "shares with {:.1} % of such clients; this one was drawn for {beaten_by}",
+            "gets {:.1} % of such clients; this one was drawn for {beaten_by}",
             candidate.share * 100.0
         )
     } else {

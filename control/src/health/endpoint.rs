@@ -19,6 +19,9 @@ pub struct Counts {
     pub rise: u32,
 }
 
+/// Characters of a cause that are kept: some are quoted from what the endpoint sent.
+pub const CAUSE_MAX: usize = 300;
+
 /// What is known of one endpoint, the operator's word left aside.
 #[derive(Clone, Debug, Default)]
 pub struct Track {
@@ -71,7 +74,7 @@ impl Track {
             Outcome::Failed(failure) => {
                 self.fails = self.fails.saturating_add(1);
                 self.passes = 0;
-                self.cause = Some(failure.to_string().into());
+                self.cause = Some(in_words(failure));
                 self.after_fail(counts)
             }
         };
@@ -86,7 +89,7 @@ impl Track {
         if self.verdict != Verdict::Up {
             return false;
         }
-        self.cause = Some(failure.to_string().into());
+        self.cause = Some(in_words(failure));
         self.turn(now, Verdict::Suspect, Source::Traffic)
     }
 
@@ -99,6 +102,11 @@ impl Track {
                 self.verdict,
                 Verdict::Up | Verdict::Suspect | Verdict::Unknown
             )
+    }
+
+    /// Notes what went wrong without counting it.
+    pub fn doubt(&mut self, failure: &Failure) {
+        self.cause = Some(in_words(failure));
     }
 
     /// Settles the verdict from outside the counting: what is never probed is as it is told to be.
@@ -137,6 +145,15 @@ impl Track {
         self.by = by;
         true
     }
+}
+
+fn in_words(failure: &Failure) -> Arc<str> {
+    failure
+        .to_string()
+        .chars()
+        .take(CAUSE_MAX)
+        .collect::<String>()
+        .into()
 }
 
 #[cfg(test)]
@@ -233,6 +250,14 @@ mod tests {
             (track.verdict, track.by, track.since),
             (Verdict::Down, Source::Probe, at(0))
         );
+    }
+
+    #[test]
+    fn a_long_winded_cause_is_cut() {
+        let mut track = Track::default();
+        let long = Outcome::Failed(Failure::Tls("é".repeat(100_000)));
+        track.probed(at(1), &long, COUNTS);
+        assert_eq!(track.cause.unwrap().chars().count(), CAUSE_MAX);
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl Schedule {
         };
         entry.begun = true;
         entry.in_flight = Some(ticket);
-        entry.due = now + entry.pace.interval.mul_f64(part).max(INTERVAL_MIN);
+        let interval = entry.pace.interval.min(INTERVAL_MAX).mul_f64(part);
+        entry.due = now + interval.max(INTERVAL_MIN);
         Some(Started { endpoint, ticket })
     }
 
@@ -190,6 +191,8 @@ impl Schedule {
 
 /// Timestamps count milliseconds: a shorter interval would be due for ever.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// A longer one counts as this: a day without a look is no watching.
+const INTERVAL_MAX: Duration = Duration::from_secs(86_400);
 
 /// A small generator of even numbers (Steele, Lea & Flood 2014); jitter needs no secrecy.
 #[derive(Debug)]

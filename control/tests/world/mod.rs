@@ -3,6 +3,7 @@
 //! Plays the actor's part without I/O: probes end when their scripted endpoint says so. Reads no
 //! clock and uses no randomness.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(
     dead_code,
     unreachable_pub,
@@ -145,8 +146,14 @@ impl Plan {
         let (name, target) = if self.by_host {
             (host.clone(), Target::Host { host, port: 80 })
         } else {
-            let name: Arc<str> =
-                format!("10.{}.{}.{number}:80", pool.index(), region.index()).into();
+            let name: Arc<str> = format!(
+                "10.{}.{}.{}:{}",
+                pool.index(),
+                region.index(),
+                number % 200,
+                80 + number / 200
+            )
+            .into();
             let address = name.parse().unwrap();
             (name, Target::Address(address))
         };
