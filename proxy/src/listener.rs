@@ -32,7 +32,7 @@ use crate::worker::{Worker, note_panic};
 const BACKLOG: i32 = 4_096;
 /// Pause after an accept that failed for want of descriptors or memory: retrying at once would
 /// spin, as the connection stays in the queue.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! What clients and endpoints see of the proxy, over real sockets on loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod edge;
 
 use std::net::SocketAddr;
@@ -161,6 +163,56 @@ async fn http_2_is_served_by_prior_knowledge() {
         300_000
     );
     assert_eq!(one.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_ends_in_an_empty_frame_leaves_the_endpoints_connection_in_step() {
+    let one = endpoint("one").await;
+    let edge = Edge::start(world_of(&[&one]));
+    let mut client = Http2::connect(edge.address()).await;
+    for bytes in [3, 0] {
+        let request = http::Request::post("http://x/upload").body(()).unwrap();
+        let (answer, mut send) = client.requests.send_request(request, false).unwrap();
+        send.send_data(Bytes::from(vec![b'a'; bytes]), false)
+            .unwrap();
+        send.send_data(Bytes::new(), true).unwrap();
+
+        let reply = String::from_utf8(reply2(answer).await.body).unwrap();
+        assert!(reply.contains(&format!("\"bytes\":{bytes}")), "{reply}");
+        assert_eq!(client.get("http://x/who").await.head.status, 200);
+    }
+    assert_eq!(one.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_the_endpoint_refused_is_sent_again_whatever_its_method() {
+    let listener = TcpListener::bind(edge::any_port()).await.unwrap();
+    let alive = endpoint("alive").await;
+    let world = world_at(listener.local_addr().unwrap()).http2().priority(1);
+    let world = world
+        .region("far", Up)
+        .endpoint(&alive.address().to_string(), Up);
+    let edge = Edge::start(world.priority(2).build());
+    let refusing = async {
+        let (io, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+    };
+    let asking = async {
+        let mut client = edge.connect().await;
+        client
+            .send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+            .await;
+        let reply = client.reply("POST").await;
+        assert!(reply.text().contains("\"bytes\":3"), "{}", reply.text());
+    };
+
+    tokio::select! {
+        () = asking => {}
+        () = refusing => {}
+    }
 }
 
 #[tokio::test]

@@ -236,7 +236,7 @@ impl Trial<'_> {
         let upgrade = self.wants_upgrade(client);
         let sent = self.send_head(&mut endpoint, upload.is_whole(), upgrade);
         if let Err(failure) = sent.await {
-            return (miss(failure, Sent::HeadOrBody, reused), Some(load));
+            return (miss(failure, sent_by(&endpoint), reused), Some(load));
         }
         match self.await_head(client, &mut endpoint, upload, began).await {
             Ok((head, _)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade => {
@@ -346,7 +346,7 @@ impl Trial<'_> {
                     }
                 },
             };
-            return Err(miss(failure, Sent::HeadOrBody, reused));
+            return Err(miss(failure, sent_by(endpoint), reused));
         }
     }
 
@@ -404,6 +404,14 @@ enum Due {
     Client,
     Attempt,
     Request,
+}
+
+fn sent_by(endpoint: &Endpoint) -> Sent {
+    if endpoint.is_unprocessed() {
+        Sent::Nothing
+    } else {
+        Sent::HeadOrBody
+    }
 }
 
 fn is_bodiless(client: &Client, upload: &Upload) -> bool {

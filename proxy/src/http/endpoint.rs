@@ -107,6 +107,12 @@ impl Endpoint {
         }
     }
 
+    /// The endpoint, or h2 on our side, said that it has not looked at the request: it may be sent
+    /// again whatever it is (RFC 9113 §8.7).
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::H2(h2) if h2.unprocessed)
+    }
+
     /// An HTTP/2 connection that does not answer is not given further streams.
     pub(crate) fn distrust(&self) {
         if let Self::H2(h2) = self {
@@ -240,6 +246,16 @@ fn failure(error: &pingora_error::Error) -> Failure {
     }
 }
 
+/// A refused stream, or one beyond the last that a leaving endpoint will answer.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let left = error.is_go_away() && error.is_remote();
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => error.is_remote(),
+        Some(h2::Reason::NO_ERROR) => left,
+        _ => false,
+    }
+}
+
 fn failure_of_h2(error: &h2::Error) -> Failure {
     match error.reason() {
         _ if error.is_io() => Failure::Closed,
@@ -257,6 +273,7 @@ pub(crate) struct H2Endpoint {
     answer: Option<h2::client::ResponseFuture>,
     send: Option<h2::SendStream<Bytes>>,
     body: Option<h2::RecvStream>,
+    unprocessed: bool,
 }
 
 impl H2Endpoint {
@@ -267,6 +284,7 @@ impl H2Endpoint {
             answer: None,
             send: None,
             body: None,
+            unprocessed: false,
         }
     }
 
@@ -290,6 +308,7 @@ impl H2Endpoint {
         let request = Request::from_parts(head, ());
         let (answer, send) = self.lease.send(request, end).map_err(|error| {
             self.lease.retire();
+            self.unprocessed = true; // it was not even queued
             failure_of_h2(&error)
         })?;
         self.answer = Some(answer);
@@ -304,15 +323,21 @@ impl H2Endpoint {
         let Some(answer) = &mut self.answer else {
             return Poll::Ready(Err(Failure::Closed));
         };
-        match answer.poll_informational(cx) {
+        let answered = match answer.poll_informational(cx) {
             Poll::Ready(Some(Ok(response))) => {
                 return Poll::Ready(Ok((response.into_parts().0, false)));
             }
-            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(failure_of_h2(&error))),
-            Poll::Ready(None) => {}
+            Poll::Ready(Some(Err(error))) => Err(error),
+            Poll::Ready(None) => ready!(Pin::new(answer).poll(cx)),
             Poll::Pending => return Poll::Pending,
-        }
-        let response = ready!(Pin::new(answer).poll(cx)).map_err(|error| failure_of_h2(&error))?;
+        };
+        let response = answered.map_err(|error| {
+            self.unprocessed = is_unprocessed(&error);
+            if error.is_go_away() {
+                self.lease.retire();
+            }
+            failure_of_h2(&error)
+        })?;
         let (head, body) = response.into_parts();
         let end = body.is_end_stream();
         self.body = (!end).then_some(body);

@@ -55,16 +55,21 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
         };
         first = false;
         match reading.head(&mut arrived, &mut phase).await {
-            Read::Head(head) => match one_request(wire, inbound, &mut arrived, head).await {
-                After::Next => {}
-                After::Close => {
-                    linger(wire).await;
-                    return Served::Over;
+            Read::Head(head) => {
+                match Box::pin(one_request(wire, inbound, &mut arrived, head)).await {
+                    After::Next => {}
+                    After::Close => {
+                        Box::pin(linger(wire)).await;
+                        return Served::Over;
+                    }
+                    After::Drop => return Served::Over,
                 }
-                After::Drop => return Served::Over,
-            },
+                if arrived.is_empty() {
+                    arrived = BytesMut::new(); // the room for the last head goes with it
+                }
+            }
             Read::Refused(refusal) => {
-                refuse(wire, &refusal).await;
+                Box::pin(refuse(wire, &refusal)).await;
                 return Served::Over;
             }
             Read::Http2 => {
@@ -96,7 +101,7 @@ async fn one_request(wire: &Wire, inbound: &Inbound, arrived: &mut BytesMut, hea
     if inbound.worker.shared.is_draining() {
         client.close_after();
     }
-    Box::pin(exchange::run(&mut client, parts, inbound)).await;
+    exchange::run(&mut client, parts, inbound).await;
     match client {
         Client::H1(h1) => h1.finish(arrived),
         Client::H2(_) => After::Drop,

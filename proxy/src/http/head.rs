@@ -58,12 +58,8 @@ impl Scanner {
             }
             match byte {
                 b'\n' if !self.after_cr => return Err(Refusal::Malformed("bare LF")),
-                b'\n' => {
-                    if self.end_line(limits)? {
-                        let head = &bytes[..self.at];
-                        return check(head).map(Some);
-                    }
-                }
+                b'\n' if self.end_line(limits)? => return check(&bytes[..self.at]).map(Some),
+                b'\n' => {}
                 _ if self.after_cr => return Err(Refusal::Malformed("bare CR")),
                 b'\r' => self.after_cr = true,
                 0 => return Err(Refusal::Malformed("NUL")),
