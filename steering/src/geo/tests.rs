@@ -1,3 +1,5 @@
+//! The geographic table against a plain model of it, and against broken tables.
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_assert_eq, proptest};
