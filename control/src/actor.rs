@@ -116,7 +116,6 @@ fn recall(path: &std::path::Path, now: Timestamp) -> Option<Remembered> {
     match state::read(path, now) {
         Found::Map(remembered) => {
             let age = now.since(remembered.written_at.unwrap_or(now));
-            metrics::state_age(age);
             tracing::info!(
                 path = %path.display(),
                 age_seconds = age.as_secs(),
@@ -391,6 +390,9 @@ impl Actor {
         let world = self.core.snapshot(self.published);
         metrics::published(&world, overview.overrides.len());
         metrics::observations_dropped(self.drops.dropped());
+        if let Some(restored_at) = overview.restored_at {
+            metrics::state_age(overview.started_at.since(restored_at));
+        }
         let first_round_over = overview.first_round_over;
         self.overview.store(Arc::new(overview));
         self.writer.publish(world);

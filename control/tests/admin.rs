@@ -40,8 +40,8 @@ struct Setup {
     tokens: Vec<(&'static str, Role)>,
     open: bool,
     state_file: Option<PathBuf>,
-    /// How many of the two endpoints accept connections.
-    accepting: usize,
+    /// `false`: control is built but never runs, so orders wait for ever.
+    run: bool,
 }
 
 impl Default for Setup {
@@ -50,7 +50,7 @@ impl Default for Setup {
             tokens: vec![("s3cret", Role::Operator), ("look", Role::Viewer)],
             open: false,
             state_file: None,
-            accepting: 2,
+            run: true,
         }
     }
 }
@@ -59,16 +59,14 @@ impl Running {
     async fn start(setup: Setup) -> Self {
         let mut accepting = JoinSet::new();
         let mut endpoints = Vec::new();
-        for number in 0..2 {
+        for _ in 0..2 {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
             endpoints.push(listener.local_addr().unwrap());
-            if number < setup.accepting {
-                accepting.spawn(async move {
-                    while let Ok((stream, _)) = listener.accept().await {
-                        drop(stream);
-                    }
-                });
-            }
+            accepting.spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    drop(stream);
+                }
+            });
         }
         let config = config(&setup, &endpoints);
         let control = build(config.clone()).unwrap();
@@ -85,14 +83,24 @@ impl Running {
         let (stop_control, control_stopped) = oneshot::channel();
         let (stop_admin, admin_stopped) = oneshot::channel();
         let mut tasks = JoinSet::new();
-        tasks.spawn(control.run(async {
-            let _ = control_stopped.await;
-        }));
+        tasks.spawn(async move {
+            if setup.run {
+                let stopped = async {
+                    let _ = control_stopped.await;
+                };
+                control.run(stopped).await;
+            } else {
+                let _ = control_stopped.await;
+                drop(control);
+            }
+        });
         let tokens = Arc::new(ArcSwap::from_pointee(config.admin.clone()));
         tasks.spawn(admin::serve(bound, tokens, deps, async {
             let _ = admin_stopped.await;
         }));
-        handle.first_round().await;
+        if setup.run {
+            handle.first_round().await;
+        }
         Self {
             address,
             handle,
@@ -657,4 +665,51 @@ async fn after_the_end_a_handle_says_so_instead_of_waiting() {
 
     assert!(handle.replace(config).await.is_err());
     handle.first_round().await;
+}
+
+#[tokio::test]
+async fn when_too_much_is_asked_the_rest_is_refused_and_the_vital_signs_still_answer() {
+    let running = Running::start(Setup {
+        run: false,
+        ..Setup::default()
+    })
+    .await;
+    let order = r#"{"target": "eu-central-1"}"#;
+    let text = format!(
+        "POST /api/failover HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer s3cret\r\n\
+         content-length: {}\r\n\r\n{order}",
+        order.len()
+    );
+    let mut waiting = Vec::new();
+    for _ in 0..admin::serve::REQUESTS_MAX {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        waiting.push(stream);
+    }
+
+    // The others may still be on their way in: ask until the door is full.
+    let refused = async {
+        loop {
+            let reply = running.get("/v1/status").await;
+            if reply.status != 200 {
+                return reply;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(5), refused)
+        .await
+        .unwrap();
+
+    assert_eq!(
+        (refused.status, refused.error()),
+        (503, "too many requests at once".to_owned())
+    );
+    assert_eq!(running.get("/livez").await.status, 200);
+    assert_eq!(
+        running.get("/readyz").await.status,
+        503,
+        "the first round never ended"
+    );
+    drop(waiting);
+    running.stop().await;
 }

@@ -1,3 +1,5 @@
+//! Probes against scripted endpoints on loopback: lawful ones, silent ones and liars.
+
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
