@@ -31,6 +31,8 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub name: Arc<str>,
+    /// An IPv6 address takes IPv6 clients only: `[::]` beside `0.0.0.0` for both. Port 0: any
+    /// free one, kept over reloads while the listener keeps its name.
     pub bind: Vec<SocketAddr>,
     pub protocol: ListenerProtocol,
 }
@@ -88,7 +90,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For one attempt, from connecting to the answer's head, while another one may follow.
     pub attempt: Duration,
-    /// From the request's head to the answer's head, over all attempts.
+    /// From the request's head to the answer's head, over all attempts. A body that is still
+    /// arriving puts the end off: it counts from the last piece.
     pub request: Duration,
     /// Between two pieces of a body, on either side.
     pub idle: Duration,

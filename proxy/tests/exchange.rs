@@ -216,6 +216,101 @@ async fn a_stream_that_the_endpoint_refused_is_sent_again_whatever_its_method() 
 }
 
 #[tokio::test]
+async fn an_endpoint_that_says_goodbye_to_a_connection_gets_the_next_request_on_another() {
+    let listener = TcpListener::bind(edge::any_port()).await.unwrap();
+    let edge = Edge::start(world_at(listener.local_addr().unwrap()).http2().build());
+    let serving = async {
+        let mut leaving = Vec::new();
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(io).await.unwrap();
+            let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+            respond
+                .send_response(http::Response::new(()), true)
+                .unwrap();
+            connection.graceful_shutdown();
+            assert!(connection.accept().await.is_none());
+            leaving.push(connection);
+        }
+    };
+    let asking = async {
+        let mut client = edge.connect().await;
+        for _ in 0..5 {
+            client
+                .send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+                .await;
+            assert_eq!(client.reply("POST").await.status(), 200);
+        }
+    };
+
+    tokio::select! {
+        () = asking => {}
+        () = serving => {}
+    }
+}
+
+#[tokio::test]
+async fn no_get_fails_while_an_endpoint_dies_and_comes_back_under_load() {
+    let (one, two) = (endpoint("one").await, endpoint("two").await);
+    let edge = Edge::start_with(world_of(&[&one, &two]), |config| {
+        config.routes[0].retry.budget = sealane_model::Ratio::new(1.0).unwrap();
+    });
+    let over = std::cell::Cell::new(false);
+    let ask = async || {
+        let mut client = edge.connect().await;
+        let mut asked = 0;
+        while !over.get() {
+            assert_eq!(client.get("/who").await.status(), 200);
+            asked += 1;
+        }
+        asked
+    };
+    let dying = async {
+        for mode in [
+            Mode::Refuse,
+            Mode::Serve,
+            Mode::CloseBeforeAnswer,
+            Mode::Serve,
+        ] {
+            one.set_mode(mode).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        over.set(true);
+    };
+
+    let (a, b, c, ()) = tokio::join!(ask(), ask(), ask(), dying);
+
+    assert!(a + b + c > 100);
+}
+
+#[tokio::test]
+async fn a_tunnel_lasts_until_the_deadline_of_a_drain() {
+    let one = endpoint("one").await;
+    let edge = Edge::start(world_of(&[&one]));
+    let mut client = edge.connect().await;
+    client
+        .send(
+            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        .await;
+    assert_eq!(client.head().await.status(), Some(101));
+    let echo = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.send([0x81, 0x82, 0, 0, 0, 0, b'h', b'i']).await;
+        let mut echoed = [0; 4];
+        client.stream.read_exact(&mut echoed).await.unwrap();
+        echoed
+    };
+
+    let (left, echoed) = tokio::join!(edge.proxy.drain(Duration::from_millis(600)), echo);
+
+    assert_eq!(left, 1);
+    assert_eq!(echoed, [0x81, 0x02, b'h', b'i']);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
 async fn alpn_chooses_between_both_protocols() {
     let one = endpoint("one").await;
     let certificate = certificate();

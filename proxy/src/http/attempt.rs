@@ -106,7 +106,8 @@ pub(crate) async fn answer(
             (Tried::Missed(miss), load) => (miss, load),
         };
         if is_stale(&miss, fresh, head, upload) {
-            // The endpoint closed an idle connection just when we used it (RFC 9112 §9.3.1).
+            // The endpoint closed an idle connection just when we used it (RFC 9112 §9.3.1): that
+            // is no word about the endpoint, and costs neither an attempt nor the budget.
             let end = AttemptEnd::Failed(&miss.failure);
             settle(&selected, route, end, true, None, load, inbound);
             // It was no attempt at this endpoint: the policy's number is for those.
@@ -183,7 +184,7 @@ fn is_stale(miss: &Miss, fresh: bool, head: &request::Parts, upload: &Upload) ->
         && !fresh
         && miss.failure == Failure::Closed
         && upload.is_replayable()
-        && retry::may_repeat(&head.method, &head.headers)
+        && (miss.sent == Sent::Nothing || retry::may_repeat(&head.method, &head.headers))
 }
 
 fn decide(

@@ -82,6 +82,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
     let leaving = async { while streams.next().await.is_some() {} };
     // Those that do not notice in time are dropped, and settled by that.
     let _ = timeout(LEAVE_TIME, leaving).await;
+    let _ = timeout(LEAVE_TIME, wire.shutdown()).await;
 }
 
 struct Driver<'a> {
@@ -118,9 +119,7 @@ impl<'a> Driver<'a> {
                     self.wire.push(cx); // a GOAWAY may say why
                     return Poll::Ready(());
                 }
-                Poll::Ready(None) => {
-                    return self.wire.poll_shutdown(cx).map(|_| ());
-                }
+                Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
             self.wire.push(cx);
