@@ -1,6 +1,6 @@
 //! Where should this client go, and why: pure decisions over one snapshot of the world.
 //!
-//! Proxy, DNS and the admin API's `explain` call the same [`rank`], so they cannot disagree.
+//! Proxy, DNS and the admin API's `explain` call the same [`rank()`], so they cannot disagree.
 //! Same place, policy, world and key give the same ranking on every node. Read [`mod@rank`] first.
 
 pub mod explain;

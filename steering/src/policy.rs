@@ -1,4 +1,4 @@
-//! How the operator wants regions ordered. Orders nothing itself: see [`crate::rank`].
+//! How the operator wants regions ordered. Orders nothing itself: see [`mod@crate::rank`].
 
 use sealane_model::{RegionId, Weight};
 
