@@ -181,7 +181,8 @@ pub(super) fn decode_leaf<T: Leaf>(node: &Node, decoder: &mut Decoder<'_>) -> Op
         decoder.notes.mistake(mistake);
         return None;
     };
-    if T::SECRET && scalar.written.is_none() {
+    let names_a_file = scalar.text.starts_with("file:");
+    if T::SECRET && scalar.written.is_none() && !names_a_file {
         decoder.notes.secret(node.span);
     }
     match read_scalar::<T>(scalar) {

@@ -68,7 +68,12 @@ pub(super) struct Notes {
     warnings: Vec<(Span, String)>,
     /// Literal secrets: excerpts show them as stars.
     secrets: Vec<Span>,
+    /// What variables hold, and the references that are shown in its place.
+    hidden: Vec<(String, String)>,
 }
+
+/// Shorter values of variables are no secrets, and would be found everywhere.
+const HIDDEN_CHARS_MIN: usize = 6;
 
 impl Notes {
     pub(super) fn mistake(&mut self, mistake: Mistake) {
@@ -92,6 +97,35 @@ impl Notes {
         self.secrets.push(span);
     }
 
+    /// From now on `value` is printed as `reference`, however it was taken over.
+    pub(super) fn hide(&mut self, value: String, reference: String) {
+        let spellings = [
+            value.to_lowercase(),
+            value.escape_debug().to_string(),
+            value,
+        ];
+        for spelling in spellings {
+            let known = self.hidden.iter().any(|(known, _)| *known == spelling);
+            if !known && spelling.chars().count() >= HIDDEN_CHARS_MIN {
+                self.hidden.push((spelling, reference.clone()));
+            }
+        }
+        // What contains another value is hidden before it.
+        self.hidden
+            .sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+    }
+
+    /// The text without what variables hold.
+    pub(super) fn hiding(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (value, reference) in &self.hidden {
+            if text.contains(value.as_str()) {
+                text = text.replace(value.as_str(), reference);
+            }
+        }
+        text
+    }
+
     pub(super) const fn count(&self) -> usize {
         self.mistakes.len() + self.suppressed
     }
@@ -107,7 +141,7 @@ impl Notes {
         warnings.sort_by_key(|(span, _)| *span);
         warnings
             .into_iter()
-            .map(|(span, message)| format!("{}: {message}", self.place(span)))
+            .map(|(span, message)| format!("{}: {}", self.place(span), self.hiding(&message)))
             .collect()
     }
 
@@ -133,18 +167,18 @@ impl Notes {
 
     fn print(&self, mistake: &Mistake) -> Printed {
         let related = mistake.related.as_ref().map(|(span, what)| Excerpt {
-            note: Some(format!("{} ({})", what, self.place(*span))),
+            note: Some(format!("{} ({})", self.hiding(what), self.place(*span))),
             ..self.excerpt(*span)
         });
         Printed {
             place: self.place(mistake.span),
-            message: mistake.message.clone(),
+            message: self.hiding(&mistake.message),
             excerpts: std::iter::once(self.excerpt(mistake.span))
                 .chain(related)
                 .filter(|excerpt| excerpt.line != 0)
                 .collect(),
-            expected: mistake.expected.clone(),
-            help: mistake.help.clone(),
+            expected: mistake.expected.as_deref().map(|text| self.hiding(text)),
+            help: mistake.help.as_deref().map(|text| self.hiding(text)),
         }
     }
 

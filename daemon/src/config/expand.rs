@@ -28,7 +28,12 @@ fn expand_scalar(scalar: &mut Scalar, span: Span, env: &Environment<'_>, notes: 
     if !scalar.text.contains("${") {
         return;
     }
-    match expanded(&scalar.text, env) {
+    let mut used = Vec::new();
+    let result = expanded(&scalar.text, env, &mut used);
+    for (name, value) in used {
+        notes.hide(value, format!("${{{name}}}"));
+    }
+    match result {
         Ok(text) => {
             scalar.written = Some(scalar.text.clone());
             scalar.text = text.into();
@@ -75,7 +80,12 @@ impl Fault {
     }
 }
 
-fn expanded(text: &str, env: &Environment<'_>) -> Result<String, Fault> {
+/// The text with its references replaced; `used` gets each variable with what it holds.
+fn expanded(
+    text: &str,
+    env: &Environment<'_>,
+    used: &mut Vec<(String, String)>,
+) -> Result<String, Fault> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {
@@ -89,20 +99,30 @@ fn expanded(text: &str, env: &Environment<'_>) -> Result<String, Fault> {
         out.push_str(before);
         let inside = &from[2..];
         let end = inside.find('}').ok_or(Fault::Unclosed)?;
-        out.push_str(&value(&inside[..end], env)?);
+        out.push_str(&value(&inside[..end], env, used)?);
         rest = &inside[end + 1..];
     }
     out.push_str(rest);
     Ok(out)
 }
 
-fn value(reference: &str, env: &Environment<'_>) -> Result<String, Fault> {
+fn value(
+    reference: &str,
+    env: &Environment<'_>,
+    used: &mut Vec<(String, String)>,
+) -> Result<String, Fault> {
     let end = reference.find(':').unwrap_or(reference.len());
     let (name, otherwise) = reference.split_at(end);
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let lawful = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if !starts_well || !lawful {
         return Err(Fault::BadName(name.to_owned()));
+    }
+    let has_lawful_form = ["", ":-", ":?"]
+        .iter()
+        .any(|form| otherwise.starts_with(form) && (!form.is_empty() || otherwise.is_empty()));
+    if !has_lawful_form {
+        return Err(Fault::BadName(reference.to_owned()));
     }
     let missing = |message: Option<&str>| Fault::Missing {
         name: name.to_owned(),
@@ -111,16 +131,13 @@ fn value(reference: &str, env: &Environment<'_>) -> Result<String, Fault> {
     // As in a shell, `:-` and `:?` take an empty variable for a missing one.
     let set = env(name).filter(|value| otherwise.is_empty() || !value.is_empty());
     if let Some(value) = set {
+        used.push((name.to_owned(), value.clone()));
         return Ok(value);
     }
     if let Some(default) = otherwise.strip_prefix(":-") {
         return Ok(default.to_owned());
     }
-    match otherwise.strip_prefix(":?") {
-        Some(message) => Err(missing(Some(message))),
-        None if otherwise.is_empty() => Err(missing(None)),
-        None => Err(Fault::BadName(reference.to_owned())),
-    }
+    Err(missing(otherwise.strip_prefix(":?")))
 }
 
 #[cfg(test)]
@@ -149,13 +166,20 @@ mod tests {
             ("$SET", "$SET"),
         ];
         for (text, wanted) in cases {
-            assert_eq!(expanded(text, &env).as_deref(), Ok(wanted), "{text}");
+            assert_eq!(
+                expanded(text, &env, &mut Vec::new()).as_deref(),
+                Ok(wanted),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_a_variable_holds_is_not_expanded_again() {
-        assert_eq!(expanded("${TRICKY}", &env).as_deref(), Ok("${SET}"));
+        assert_eq!(
+            expanded("${TRICKY}", &env, &mut Vec::new()).as_deref(),
+            Ok("${SET}")
+        );
     }
 
     #[test]
@@ -169,7 +193,7 @@ mod tests {
             "${SET:+x}",
             "${SET:",
         ] {
-            assert!(expanded(text, &env).is_err(), "{text}");
+            assert!(expanded(text, &env, &mut Vec::new()).is_err(), "{text}");
         }
     }
 }

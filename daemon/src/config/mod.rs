@@ -130,7 +130,7 @@ fn read(
             *ids = scratch;
             Ok(Loaded {
                 rules,
-                effective: print::print(&spec.emit()),
+                effective: print::print(&print::hide(spec.emit(), &|text| notes.hiding(text))),
                 files: files.into_read(),
                 warnings: notes.warnings(),
             })
@@ -151,4 +151,19 @@ fn read_spec(text: &str, env: &Environment<'_>, notes: &mut Notes) -> Option<Fil
     let mut root = yaml::read(text, 0, notes)?;
     expand::expand(&mut root, env, notes);
     FileSpec::decode(&root, &mut Decoder::new(notes))
+}
+
+/// The text of a configuration file as JSON, by YAML's core schema: what a JSON Schema is held
+/// against. Checks no key.
+///
+/// # Errors
+/// [`Report`] when it is no YAML.
+pub fn json(text: &str) -> Result<serde_json::Value, Report> {
+    let mut notes = Notes::default();
+    notes.sources.add("text", text);
+    let root = yaml::read(text, 0, &mut notes);
+    match root {
+        Some(root) if notes.count() == 0 => Ok(decode::node_json(&root)),
+        _ => Err(notes.into_report()),
+    }
 }

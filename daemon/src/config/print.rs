@@ -12,6 +12,22 @@ pub(super) fn print(out: &Out) -> String {
     text
 }
 
+/// `out` with `hiding` applied to each text in it; what changed is text from then on.
+pub(super) fn hide(out: Out, hiding: &dyn Fn(&str) -> String) -> Out {
+    match out {
+        Out::Text(text) => Out::Text(hiding(&text)),
+        Out::Plain(word) => match hiding(&word) {
+            hidden if hidden == word => Out::Plain(word),
+            hidden => Out::Text(hidden),
+        },
+        Out::List(items) => Out::List(items.into_iter().map(|item| hide(item, hiding)).collect()),
+        Out::Map(entries) => {
+            let pair = |(key, value): (String, Out)| (hiding(&key), hide(value, hiding));
+            Out::Map(entries.into_iter().map(pair).collect())
+        }
+    }
+}
+
 fn block(out: &Out, indent: usize, text: &mut String) {
     let margin = " ".repeat(indent);
     match out {

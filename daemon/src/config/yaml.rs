@@ -254,7 +254,7 @@ impl Builder<'_> {
         let kind = match open.holds {
             Holds::List(items) => Kind::List(items),
             Holds::Map(entries, _) => {
-                self.refuse_duplicates(&entries);
+                let entries = self.without_duplicates(entries);
                 Kind::Map(self.merge(entries))
             }
         };
@@ -311,22 +311,26 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn refuse_duplicates(&mut self, entries: &[(Node, Node)]) {
-        let mut seen: HashMap<&str, Span> = HashMap::new();
-        for (key, _) in entries {
-            let Kind::Scalar(scalar) = &key.kind else {
-                continue;
-            };
-            if scalar.plain && &*scalar.text == "<<" {
-                continue;
+    /// Keeps the first of the entries with the same key, and notes the others.
+    fn without_duplicates(&mut self, entries: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
+        let mut seen: HashMap<Arc<str>, Span> = HashMap::new();
+        let mut kept = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if let Kind::Scalar(scalar) = &entry.0.kind
+                && !(scalar.plain && &*scalar.text == "<<")
+            {
+                if let Some(first) = seen.get(&scalar.text) {
+                    let shown = scalar.shown().escape_debug();
+                    let message = format!("the key `{shown}` stands here twice");
+                    let mistake = Mistake::new(entry.0.span, message).related(*first, "first here");
+                    self.notes.mistake(mistake);
+                    continue;
+                }
+                seen.insert(scalar.text.clone(), entry.0.span);
             }
-            if let Some(first) = seen.insert(&scalar.text, key.span) {
-                seen.insert(&scalar.text, first);
-                let message = format!("the key `{}` stands here twice", scalar.shown());
-                self.notes
-                    .mistake(Mistake::new(key.span, message).related(first, "first here"));
-            }
+            kept.push(entry);
         }
+        kept
     }
 
     /// Puts what `<<` refers to behind the map's own keys, which win; earlier references win over
