@@ -600,9 +600,14 @@ impl<'n> Fields<'n> {
                 Mistake::new(node.span, message).help("leave it out; it would have no effect")
             } else {
                 let message = format!("unknown key {shown} in {}", decoder.here());
+                // Looks no further once nobody will read it.
+                let near = match decoder.notes.is_full() {
+                    true => None,
+                    false => nearest(key, free.iter().copied()),
+                };
                 Mistake::new(node.span, message)
                     .expected(one_of(known))
-                    .nearest(nearest(key, free.iter().copied()))
+                    .nearest(near)
             };
             decoder.notes.mistake(mistake);
         }
