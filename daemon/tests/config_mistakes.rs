@@ -473,11 +473,13 @@ fn listeners_have_certificates_when_they_need_them() {
 
 /// A folder with a certificate, its key, and the key of another one.
 fn folder_with_certificates() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("it works in every run");
     let names = || vec!["localhost".to_owned()];
-    let ours = rcgen::generate_simple_self_signed(names()).unwrap();
-    let other = rcgen::generate_simple_self_signed(names()).unwrap();
-    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    let ours = rcgen::generate_simple_self_signed(names()).expect("it works in every run");
+    let other = rcgen::generate_simple_self_signed(names()).expect("it works in every run");
+    let write = |name: &str, text: String| {
+        std::fs::write(folder.path().join(name), text).expect("it works in every run")
+    };
     write("a.pem", ours.cert.pem());
     write("a.key", ours.signing_key.serialize_pem());
     write("b.key", other.signing_key.serialize_pem());
@@ -948,7 +950,7 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % bound.max(1) as u64).unwrap()
+        usize::try_from(self.0 % bound.max(1) as u64).expect("it works in every run")
     }
 }
 

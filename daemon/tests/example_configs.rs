@@ -17,7 +17,7 @@ fn root() -> PathBuf {
 fn examples() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("configs"))
         .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .map(|entry| entry.expect("the examples can be listed").path())
         .filter(|path| {
             path.extension()
                 .is_some_and(|extension| extension == "yaml")
