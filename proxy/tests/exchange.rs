@@ -491,6 +491,12 @@ async fn an_early_answer_reaches_a_client_that_is_still_uploading() {
     assert_eq!(answer, b"HTTP/1.1 413");
 }
 
+/// What is there of a small message.
+async fn read_some(stream: &mut TcpStream) {
+    let mut buffer = [0; 4096];
+    assert!(stream.read(&mut buffer).await.unwrap() > 0);
+}
+
 /// An endpoint that reads a head, never answers, and tells when the connection ends.
 async fn silent_endpoint() -> (
     SocketAddr,
@@ -503,10 +509,10 @@ async fn silent_endpoint() -> (
     #[expect(clippy::disallowed_methods, reason = "the test joins it")]
     let ended = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut buffer = [0; 4096];
-        stream.read(&mut buffer).await.unwrap();
+        read_some(&mut stream).await;
         asked.send(()).unwrap();
-        while !matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)) {}
+        let mut rest = [0; 4096];
+        while !matches!(stream.read(&mut rest).await, Ok(0) | Err(_)) {}
     });
     (address, ended, when_asked)
 }
@@ -768,8 +774,7 @@ async fn informational_answers_pass_and_the_body_follows_them() {
         .send("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         .await;
     let (mut theirs, _) = listener.accept().await.unwrap();
-    let mut buffer = [0; 4096];
-    theirs.read(&mut buffer).await.unwrap();
+    read_some(&mut theirs).await;
     theirs
         .write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
         .await
@@ -805,8 +810,7 @@ async fn an_unlawful_answer_is_not_passed_on() {
         let serving = async {
             loop {
                 let (mut theirs, _) = listener.accept().await.unwrap();
-                let mut buffer = [0; 4096];
-                theirs.read(&mut buffer).await.unwrap();
+                read_some(&mut theirs).await;
                 theirs.write_all(answer).await.unwrap();
                 theirs.shutdown().await.unwrap();
             }

@@ -4,6 +4,7 @@
 //! stream. Each step is a module of its own; this one says in which order.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ async fn respond(
     request: &mut RequestContext,
     inbound: &Inbound,
 ) -> Result<(), Stop> {
-    let rules = std::sync::Arc::clone(&request.rules);
+    let rules = Arc::clone(&request.rules);
     let found = rules.routes.find(
         request.host(),
         request.target.path(),
@@ -54,7 +55,7 @@ async fn respond(
         &head.headers,
     );
     let route = found.ok_or(Stop::Refused(Refusal::NoRoute))?;
-    request.route = Some(std::sync::Arc::clone(route));
+    request.route = Some(Arc::clone(route));
     let max = route.rule.body_max;
     let too_large = |length| max.is_some_and(|max| length > max);
     if content_length(&head.headers).is_some_and(too_large) {
@@ -67,7 +68,6 @@ async fn respond(
     request.received = upload.received();
     let answer = answered?;
     deliver(client, *answer, route, request, &mut upload, inbound).await;
-    request.received += upload.received() - request.received.min(upload.received());
     Ok(())
 }
 
@@ -109,6 +109,7 @@ async fn deliver(
         )
         .await
     };
+    request.received = upload.received();
     let whole = relayed == Relayed::Whole;
     // The endpoint has done its part: it need not wait for a slow client.
     settle_answer(answer, &relayed, whole && upload.is_whole(), route, inbound);
@@ -184,6 +185,7 @@ async fn tunnel(
         let moved = Box::pin(upgrade::run(ours.wire(), &theirs, idle)).await;
         request.received += moved.from_client;
         request.sent += moved.from_endpoint;
+        request.cut_short = false;
         // Tunnels have no end of their own: whoever closes first ends them.
         request.cut_short = false;
         end = AttemptEnd::Answered;

@@ -19,19 +19,19 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 /// What a test waits for at most: far more than anything takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub struct Edge {
-    pub proxy: Proxy,
-    pub world: SnapshotWriter,
-    pub observations: mpsc::Receiver<Observation>,
+pub(crate) struct Edge {
+    pub(crate) proxy: Proxy,
+    pub(crate) world: SnapshotWriter,
+    pub(crate) observations: mpsc::Receiver<Observation>,
 }
 
-pub fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-pub fn listener(name: &str, protocol: ListenerProtocol) -> Listener {
+pub(crate) fn listener(name: &str, protocol: ListenerProtocol) -> Listener {
     Listener {
         name: name.into(),
         bind: vec![any_port()],
@@ -40,7 +40,7 @@ pub fn listener(name: &str, protocol: ListenerProtocol) -> Listener {
 }
 
 /// One listener `web`, one route for everything to the world's pool `api`.
-pub fn config(world: &Snapshot) -> Config {
+pub(crate) fn config(world: &Snapshot) -> Config {
     let pool = world.topology.pool_named("api").unwrap().id;
     let route = Route {
         name: "all".into(),
@@ -78,11 +78,11 @@ pub fn config(world: &Snapshot) -> Config {
 }
 
 impl Edge {
-    pub fn start(world: Snapshot) -> Self {
+    pub(crate) fn start(world: Snapshot) -> Self {
         Self::start_with(world, |_| {})
     }
 
-    pub fn start_with(world: Snapshot, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start_with(world: Snapshot, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&world);
         change(&mut config);
         let (world, reader) = snapshot_channel(world);
@@ -103,48 +103,48 @@ impl Edge {
         }
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address_of("web")
     }
 
-    pub fn address_of(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
         let addresses = self.proxy.addresses();
         let found = addresses.iter().find(|(name, _)| &**name == listener);
         found.unwrap_or_else(|| panic!("no listener {listener}")).1
     }
 
-    pub async fn connect(&self) -> Http1 {
+    pub(crate) async fn connect(&self) -> Http1 {
         Http1::connect(self.address()).await
     }
 
-    pub async fn observed(&mut self) -> Observation {
+    pub(crate) async fn observed(&mut self) -> Observation {
         let observed = tokio::time::timeout(PATIENCE, self.observations.recv());
         observed.await.expect("an observation").expect("a proxy")
     }
 }
 
 /// A plain HTTP/1.1 client.
-pub struct Http1 {
-    pub stream: BufReader<TcpStream>,
+pub(crate) struct Http1 {
+    pub(crate) stream: BufReader<TcpStream>,
 }
 
-pub struct Reply {
-    pub head: Head,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.status().unwrap()
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 impl Http1 {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self {
@@ -152,22 +152,22 @@ impl Http1 {
         }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
-    pub async fn get(&mut self, path: &str) -> Reply {
+    pub(crate) async fn get(&mut self, path: &str) -> Reply {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: x.test\r\n\r\n"))
             .await;
         self.reply("GET").await
     }
 
-    pub async fn head(&mut self) -> Head {
+    pub(crate) async fn head(&mut self) -> Head {
         let head = tokio::time::timeout(PATIENCE, Head::read(&mut self.stream));
         head.await.expect("an answer").unwrap().expect("an answer")
     }
 
-    pub async fn reply(&mut self, method: &str) -> Reply {
+    pub(crate) async fn reply(&mut self, method: &str) -> Reply {
         let head = self.head().await;
         let framing = Framing::of_answer(&head, method).unwrap();
         let mut body = Body::new(framing);
@@ -179,7 +179,7 @@ impl Http1 {
     }
 
     /// Everything up to the end of the connection.
-    pub async fn rest(&mut self) -> Vec<u8> {
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         let reading = self.stream.read_to_end(&mut rest);
         // A reset is an end as well.
@@ -189,19 +189,19 @@ impl Http1 {
         rest
     }
 
-    pub async fn is_closed(&mut self) -> bool {
+    pub(crate) async fn is_closed(&mut self) -> bool {
         self.rest().await.is_empty()
     }
 }
 
 /// Sends these bytes on a connection of their own.
-pub async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
+pub(crate) async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
     let mut client = Http1::connect(address).await;
     client.send(bytes).await;
     client.reply("GET").await
 }
 
-pub fn certificate() -> CertificatePem {
+pub(crate) fn certificate() -> CertificatePem {
     let made = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
     CertificatePem {
         chain: made.cert.pem().into_bytes(),
@@ -209,12 +209,12 @@ pub fn certificate() -> CertificatePem {
     }
 }
 
-pub fn server_tls(certificate: &CertificatePem) -> ServerTls {
+pub(crate) fn server_tls(certificate: &CertificatePem) -> ServerTls {
     ServerTls::new(std::slice::from_ref(certificate)).unwrap()
 }
 
 /// TLS as a client does it that trusts nothing but `certificate`.
-pub async fn connect_tls(
+pub(crate) async fn connect_tls(
     address: SocketAddr,
     certificate: &CertificatePem,
     alpn: &[u8],
@@ -237,23 +237,23 @@ pub async fn connect_tls(
 }
 
 /// A plain HTTP/2 client; its connection lives as long as it.
-pub struct Http2 {
-    pub requests: h2::client::SendRequest<Bytes>,
+pub(crate) struct Http2 {
+    pub(crate) requests: h2::client::SendRequest<Bytes>,
     _driver: tokio::task::JoinSet<()>,
 }
 
-pub struct Reply2 {
-    pub head: http::response::Parts,
-    pub body: Vec<u8>,
-    pub trailers: Option<http::HeaderMap>,
+pub(crate) struct Reply2 {
+    pub(crate) head: http::response::Parts,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<http::HeaderMap>,
 }
 
 impl Http2 {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap()).await
     }
 
-    pub async fn over(
+    pub(crate) async fn over(
         io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     ) -> Self {
         let (requests, connection) = h2::client::handshake(io).await.unwrap();
@@ -268,7 +268,7 @@ impl Http2 {
         }
     }
 
-    pub async fn get(&mut self, uri: &str) -> Reply2 {
+    pub(crate) async fn get(&mut self, uri: &str) -> Reply2 {
         let request = http::Request::builder().uri(uri).body(()).unwrap();
         let mut requests = self.requests.clone().ready().await.unwrap();
         let (answer, _) = requests.send_request(request, true).unwrap();
@@ -276,7 +276,7 @@ impl Http2 {
     }
 }
 
-pub async fn reply2(answer: h2::client::ResponseFuture) -> Reply2 {
+pub(crate) async fn reply2(answer: h2::client::ResponseFuture) -> Reply2 {
     let answer = tokio::time::timeout(PATIENCE, answer).await;
     let (head, mut incoming) = answer.expect("an answer").unwrap().into_parts();
     let mut body = Vec::new();
