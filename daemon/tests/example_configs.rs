@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 
 fn examples() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(root().join("configs"))
-        .unwrap()
+        .expect("the examples can be listed")
         .map(|entry| entry.expect("the examples can be listed").path())
         .filter(|path| {
             path.extension()
