@@ -540,6 +540,25 @@ async fn a_client_that_breaks_off_ends_the_endpoints_work_and_blames_nobody() {
 }
 
 #[tokio::test]
+async fn a_client_that_left_without_a_word_ends_the_endpoints_work_after_a_while() {
+    let (address, ended, asked) = silent_endpoint().await;
+    let edge = Edge::start_with(world_at(address).build(), |config| {
+        config.routes[0].timeouts.request = 3 * PATIENCE;
+    });
+    let mut client = edge.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    asked.await.unwrap();
+
+    drop(client);
+
+    // Not at once: it might only have ended its own direction.
+    timeout(Duration::from_secs(8), ended)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_reset_stream_ends_the_endpoints_work() {
     let (address, ended, asked) = silent_endpoint().await;
     let edge = Edge::start_with(world_at(address).build(), |config| {
