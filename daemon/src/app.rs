@@ -58,6 +58,8 @@ impl App {
     /// # Errors
     /// An address is in use or not ours, or a thread cannot be started.
     pub async fn start(rules: Rules, workers: NonZeroUsize) -> Result<Self, StartError> {
+        // First: the rooms take their handles while they are built.
+        let registry = telemetry::install_metrics();
         let Rules {
             proxy,
             dns,
@@ -85,7 +87,6 @@ impl App {
         let control = ControlThread::spawn(control).map_err(StartError::Thread)?;
         let phase = Arc::new(Phase::default());
         let explainer = Arc::new(Explainer::default());
-        let registry = telemetry::install_metrics();
         let deps = admin::Deps {
             handle,
             world,

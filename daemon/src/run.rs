@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::reload::{self, ReloadError, Source};
+use crate::telemetry;
 use crate::watch::Watch;
 
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub enum Ended {
 /// The configuration has mistakes, or something cannot be bound or started.
 pub async fn run(options: &Options, opened: impl FnOnce(&App)) -> anyhow::Result<Ended> {
     let mut signals = Signals::listen()?;
+    telemetry::install_metrics();
     let source = Source::new(&options.config, options.admin_open);
     let loaded = source.read()?;
     reload::note(true);

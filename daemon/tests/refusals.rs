@@ -91,7 +91,7 @@ fn a_missing_geographic_table_is_a_mistake_at_its_place_in_the_file() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said.contains("sealane.yaml:16:") && said.contains("nowhere.mmdb"),
+        said.contains("sealane.yaml:15:20") && said.contains("nowhere.mmdb"),
         "{said}"
     );
 }

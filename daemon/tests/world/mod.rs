@@ -2,7 +2,7 @@
 //!
 //! Everything listens on loopback, on ports that the system chose. A process that a test forgets is
 //! killed when its handle is dropped.
-#![allow(dead_code, reason = "each test file uses a part of the harness")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of the harness")]
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};

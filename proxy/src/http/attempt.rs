@@ -22,7 +22,7 @@ use super::retry::{self, GiveUp, Retry, Sent, Try};
 use super::route::RouteState;
 use crate::clock;
 use crate::random;
-use crate::upstream::{LoadGuard, NoEndpoint, SelectAsk, Selected, select};
+use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected, select};
 
 /// An endpoint has begun to answer.
 pub(crate) struct Answer {
@@ -77,7 +77,7 @@ pub(crate) async fn answer(
                 .map_err(|none| Stop::Refused(refusal(none, last_failure.take())))?,
         };
         request.attempts += 1;
-        request.tried.push((selected.region, selected.endpoint));
+        request.tried.push(tried(&selected));
         request.selected = Some(selected.clone());
         let load = shared.loads.begin(selected.endpoint);
         let trial = Trial {
@@ -88,8 +88,8 @@ pub(crate) async fn answer(
             inbound,
             fresh,
         };
-        let tried = Box::pin(trial.run(client, upload, load)).await;
-        let (miss, load) = match tried {
+        let result = Box::pin(trial.run(client, upload, load)).await;
+        let (miss, load) = match result {
             (Tried::Answered(answer), _) => return Ok(answer),
             (Tried::Stopped(stop), load) => {
                 settle(
@@ -116,6 +116,9 @@ pub(crate) async fn answer(
             again_on = Some(selected);
             continue;
         }
+        if let Some(last) = request.tried.last_mut() {
+            last.timed_out = matches!(miss.failure, Failure::TimedOut | Failure::ConnectTimedOut);
+        }
         let retry = miss
             .decided
             .unwrap_or_else(|| decide(&miss, head, route, request, upload, inbound));
@@ -133,6 +136,14 @@ pub(crate) async fn answer(
             return Err(Stop::Refused(Refusal::Failed(miss.failure)));
         }
         last_failure = Some(miss.failure);
+    }
+}
+
+const fn tried(selected: &Selected) -> upstream::Tried {
+    upstream::Tried {
+        region: selected.region,
+        endpoint: selected.endpoint,
+        timed_out: false,
     }
 }
 
@@ -209,6 +220,9 @@ fn decide(
     let now = clock::now().into_std();
     retry::decide(&route.rule.retry, &attempt, &route.budget, now)
 }
+
+/// While the retry budget is empty, an attempt that takes too long asks it again after so long.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// One try at one endpoint, and all that it needs to know.
 struct Trial<'a> {
@@ -338,13 +352,17 @@ impl Trial<'_> {
                             decided: Some(Retry::GiveUp(GiveUp::OutOfTime)),
                         }));
                     }
-                    Due::Attempt => {
-                        if let Some(tried) = self.leave_for_another(upload, reused) {
-                            return Err(tried);
+                    Due::Attempt => match self.leave_for_another(upload, reused) {
+                        Ok(tried) => return Err(tried),
+                        Err(why) => {
+                            if patience == Some(self.route.rule.timeouts.attempt) {
+                                self.route.metrics.not_retried(why);
+                            }
+                            patience = patience.filter(|_| why == GiveUp::BudgetEmpty);
+                            patience = patience.map(|patience| patience + ASK_AGAIN);
+                            continue;
                         }
-                        patience = None;
-                        continue;
-                    }
+                    },
                 },
             };
             return Err(miss(failure, sent_by(endpoint), reused));
@@ -352,26 +370,20 @@ impl Trial<'_> {
     }
 
     /// The attempt takes long: given up if another endpoint may be tried, else waited for.
-    fn leave_for_another(&self, upload: &Upload, reused: bool) -> Option<Tried> {
+    fn leave_for_another(&self, upload: &Upload, reused: bool) -> Result<Tried, GiveUp> {
         let mut miss = Miss {
             failure: Failure::TimedOut,
             sent: Sent::HeadOrBody,
             reused,
             decided: None,
         };
-        let retry = decide(
-            &miss,
-            self.head,
-            self.route,
-            self.request,
-            upload,
-            self.inbound,
-        );
-        if retry != Retry::Again {
-            return None;
+        let (head, request) = (self.head, self.request);
+        let retry = decide(&miss, head, self.route, request, upload, self.inbound);
+        if let Retry::GiveUp(why) = retry {
+            return Err(why);
         }
         miss.decided = Some(retry);
-        Some(Tried::Missed(miss))
+        Ok(Tried::Missed(miss))
     }
 
     /// Until when to wait, and whose time that is. `patience`: of this attempt.

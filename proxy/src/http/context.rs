@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
-use sealane_model::{EndpointId, RegionId};
 use sealane_steering::{ClientPlace, How};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::headers;
+use crate::upstream::Tried;
 use super::outcome::{RequestOutcome, settle_request};
 use super::route::RouteState;
 use crate::clock;
@@ -44,7 +44,7 @@ pub(crate) struct RequestContext {
     pub(crate) key: u64,
     pub(crate) route: Option<Arc<RouteState>>,
     pub(crate) selected: Option<Selected>,
-    pub(crate) tried: SmallVec<[(RegionId, EndpointId); 4]>,
+    pub(crate) tried: SmallVec<[Tried; 4]>,
     pub(crate) attempts: u32,
     pub(crate) status: Option<StatusCode>,
     pub(crate) received: u64,

@@ -9,4 +9,4 @@ pub(crate) mod load;
 pub(crate) mod select;
 
 pub(crate) use load::{LoadGuard, LoadTable};
-pub(crate) use select::{NoEndpoint, SelectAsk, Selected, select};
+pub(crate) use select::{NoEndpoint, SelectAsk, Selected, Tried, select};

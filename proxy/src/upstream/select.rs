@@ -31,7 +31,16 @@ pub(crate) struct SelectAsk<'a> {
     /// A fresh one for each attempt.
     pub(crate) random: u64,
     /// Where the request's earlier attempts went, the first one first.
-    pub(crate) tried: &'a [(RegionId, EndpointId)],
+    pub(crate) tried: &'a [Tried],
+}
+
+/// An earlier attempt of the same request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tried {
+    pub(crate) region: RegionId,
+    pub(crate) endpoint: EndpointId,
+    /// It ended because its time was up.
+    pub(crate) timed_out: bool,
 }
 
 /// All that an attempt must know of its endpoint; holds no snapshot.
@@ -68,7 +77,9 @@ pub(crate) enum NoEndpoint {
 }
 
 /// The order of trying: the best region's endpoints, then, once [`TRIES_PER_REGION`] of them
-/// failed, the next region's; at last whatever was not tried yet.
+/// failed or one took too long, the next region's; at last whatever was not tried yet. A region
+/// in which nothing is known to be up waits until those that have something were tried: unlike
+/// DNS, which must be sure, a request can take the doubtful region again a moment later.
 pub(crate) fn select(
     world: &Snapshot,
     loads: &LoadTable,
@@ -103,12 +114,22 @@ impl<'a> SelectAsk<'a> {
     }
 
     fn was_tried(&self, endpoint: EndpointId) -> bool {
-        self.tried.iter().any(|(_, tried)| *tried == endpoint)
+        self.tried.iter().any(|tried| tried.endpoint == endpoint)
     }
 
     fn tries_in(&self, region: RegionId) -> usize {
-        let here = self.tried.iter().filter(|(tried, _)| *tried == region);
-        here.count()
+        self.tried_in(region).count()
+    }
+
+    fn tried_in(&self, region: RegionId) -> impl Iterator<Item = &'a Tried> {
+        self.tried.iter().filter(move |tried| tried.region == region)
+    }
+
+    /// An attempt that timed out has cost the client its patience: a second one in the same
+    /// region, which may have lost its network, would cost as much again.
+    fn has_given_up(&self, region: RegionId) -> bool {
+        self.tries_in(region) >= TRIES_PER_REGION
+            || self.tried_in(region).any(|tried| tried.timed_out)
     }
 }
 
@@ -119,18 +140,29 @@ fn by_ranking<'w>(
     ask: &SelectAsk<'_>,
     ranking: &Ranking,
 ) -> Option<Choice<'w>> {
-    let mut regions = ranking
-        .regions()
-        .filter(|region| ask.tries_in(*region) < TRIES_PER_REGION);
-    regions.find_map(|region| {
-        let (member, _) = world.member(ask.pool, region)?;
-        let usable = usable(member, world);
-        let choice = choose(world, loads, ask, region, &usable.endpoints)?;
-        Some(Choice {
-            ignored_health: usable.ignored_health,
-            ..choice
+    let among = |wanted: fn(&Member, &Snapshot) -> bool| {
+        let mut regions = ranking
+            .regions()
+            .filter(|region| !ask.has_given_up(*region));
+        regions.find_map(|region| {
+            let (member, _) = world.member(ask.pool, region)?;
+            if !wanted(member, world) {
+                return None;
+            }
+            let usable = usable(member, world);
+            let choice = choose(world, loads, ask, region, &usable.endpoints)?;
+            Some(Choice {
+                ignored_health: usable.ignored_health,
+                ..choice
+            })
         })
-    })
+    };
+    among(has_one_up).or_else(|| among(|_, _| true))
+}
+
+fn has_one_up(member: &Member, world: &Snapshot) -> bool {
+    let mut endpoints = member.endpoints.iter();
+    endpoints.any(|id| world.verdict(*id) == Verdict::Up)
 }
 
 /// Any endpoint that was not tried: of the ranked regions first, then of those that failed. What
@@ -217,11 +249,8 @@ fn is_elsewhere(world: &Snapshot, ask: &SelectAsk<'_>, endpoint: &Endpoint) -> b
     let Some(az) = &endpoint.az else {
         return false;
     };
-    let here = ask
-        .tried
-        .iter()
-        .filter(|(region, _)| *region == endpoint.region);
-    let mut azs = here.filter_map(|(_, id)| world.topology.endpoint(*id)?.az.as_ref());
+    let here = ask.tried_in(endpoint.region);
+    let mut azs = here.filter_map(|tried| world.topology.endpoint(tried.endpoint)?.az.as_ref());
     !azs.any(|tried| tried == az)
 }
 

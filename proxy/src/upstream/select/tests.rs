@@ -15,7 +15,7 @@ struct Walk<'w> {
     world: &'w Snapshot,
     policy: SteeringPolicy,
     loads: LoadTable,
-    tried: Vec<(RegionId, EndpointId)>,
+    tried: Vec<Tried>,
     random: u64,
 }
 
@@ -45,7 +45,11 @@ impl<'w> Walk<'w> {
             tried: &self.tried,
         };
         let selected = select(self.world, &self.loads, &ask)?;
-        self.tried.push((selected.region, selected.endpoint));
+        self.tried.push(Tried {
+            region: selected.region,
+            endpoint: selected.endpoint,
+            timed_out: false,
+        });
         Ok(selected)
     }
 
@@ -118,6 +122,43 @@ fn a_region_of_one_endpoint_is_left_after_one_failure() {
 }
 
 #[test]
+fn an_attempt_that_timed_out_leaves_the_region_at_once() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoints(4)
+        .region("us", Up)
+        .priority(2)
+        .endpoints(3)
+        .build();
+    let mut walk = Walk::new(&world);
+
+    assert_eq!(walk.regions(1), ["eu"]);
+    walk.tried[0].timed_out = true;
+
+    assert_eq!(walk.regions(3), ["us", "us", "eu"]);
+}
+
+#[test]
+fn a_region_in_which_all_are_suspect_waits_until_the_others_were_tried() {
+    let world = World::new()
+        .region("eu", Suspect)
+        .endpoints(2)
+        .region("us", Up)
+        .priority(2)
+        .build();
+    let mut walk = Walk::new(&world);
+
+    let first = walk.next().unwrap();
+
+    let from = world.region_id("eu");
+    assert_eq!(
+        (&*first.region_name, first.reason),
+        ("us", Reason::FailedOver { from })
+    );
+    assert_eq!(walk.regions(2), ["eu", "eu"]);
+}
+
+#[test]
 fn the_first_attempt_never_goes_to_a_doubtful_endpoint_while_a_well_one_is_there() {
     let world = World::new()
         .region("eu", Up)
@@ -149,7 +190,7 @@ fn at_last_doubtful_endpoints_are_tried_and_draining_ones_never() {
 
     assert_eq!(walk.regions(4), ["eu", "eu", "eu", "AllTried"]);
     let draining = world.endpoint_id("api", "eu", 3);
-    assert!(walk.tried.iter().all(|(_, id)| *id != draining));
+    assert!(walk.tried.iter().all(|tried| tried.endpoint != draining));
 }
 
 #[test]
