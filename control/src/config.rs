@@ -22,6 +22,21 @@ pub struct Config {
     pub admin: AdminConfig,
 }
 
+impl Config {
+    /// These rules, and the pools that only `old` has with their probes: what both old and new
+    /// rules of proxy and DNS can be followed in while one set replaces the other (A9).
+    #[must_use]
+    pub fn united_with(&self, old: &Self) -> Self {
+        let is_gone = |(pool, _): &&(PoolId, Probe)| self.topology.pool(*pool).is_none();
+        let mut united = self.clone();
+        united.topology = Arc::new(self.topology.united_with(&old.topology));
+        united
+            .probes
+            .extend(old.probes.iter().filter(is_gone).cloned());
+        united
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Probe {
     pub kind: ProbeKind,

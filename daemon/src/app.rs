@@ -14,7 +14,6 @@ use sealane_control::admin::{self, Explain, ExplainError, Readiness};
 use sealane_control::config::AdminConfig;
 use sealane_control::{Control, ControlHandle};
 use sealane_dns::Dns;
-use sealane_model::Topology;
 use sealane_proxy::Proxy;
 use sealane_steering::Decision;
 use tokio::sync::{oneshot, watch};
@@ -31,7 +30,8 @@ pub struct App {
     admin: Admin,
     phase: Arc<Phase>,
     explainer: Arc<Explainer>,
-    topology: Arc<Topology>,
+    /// What control was told last.
+    rules_of_control: sealane_control::config::Config,
 }
 
 /// Why the program cannot start, or a reload cannot be applied: nothing was changed.
@@ -67,7 +67,7 @@ impl App {
             ..
         } = rules;
         let admin_config = control.admin.clone();
-        let topology = control.topology.clone();
+        let rules_of_control = control.clone();
         let control = sealane_control::build(control).map_err(StartError::Control)?;
         let (handle, world) = (control.handle.clone(), control.world.clone());
 
@@ -103,7 +103,7 @@ impl App {
             admin,
             phase,
             explainer,
-            topology,
+            rules_of_control,
         })
     }
 
@@ -155,9 +155,7 @@ impl App {
         } = rules;
         let proxy = self.proxy.prepare(proxy).map_err(StartError::Proxy)?;
         let dns = self.dns.prepare(dns).map_err(StartError::Dns)?;
-        let topology = control.topology.clone();
-        let mut both = control.clone();
-        both.topology = Arc::new(topology.united_with(&self.topology));
+        let both = control.united_with(&self.rules_of_control);
 
         let handle = &self.control.handle;
         handle
@@ -168,10 +166,10 @@ impl App {
         self.dns.replace_rules(dns);
         self.admin.replace(&control.admin);
         handle
-            .replace(control)
+            .replace(control.clone())
             .await
             .map_err(|_| StartError::ControlGone)?;
-        self.topology = topology;
+        self.rules_of_control = control;
         Ok(())
     }
 
@@ -211,6 +209,8 @@ impl ControlThread {
                 // An error means that the sender is gone: stop as well.
                 let _ = stop.await;
             }));
+            // A look-up of a host name may hang in the system for long; nothing waits for it.
+            runtime.shutdown_background();
             // An error means that nobody waits.
             let _ = end.send(());
         };

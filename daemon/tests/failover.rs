@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sealane_testkit::dns_client::Question;
 use sealane_testkit::load::{DnsRecord, Load, Poll, Run};
+use sealane_testkit::report::report;
 use sealane_testkit::timeline::{Records, Timeline};
 use tokio::time::Instant;
 use world::Sealane;
@@ -36,23 +37,28 @@ async fn a_region_that_swallows_requests_is_left_without_a_failed_get_and_used_a
 }
 
 fn check(timeline: &Timeline) {
-    assert_eq!(timeline.failed, 0, "failed GETs:\n{}", told(timeline));
+    assert_eq!(
+        timeline.failed,
+        0,
+        "failed GETs:\n{}",
+        report(timeline, REGION)
+    );
     assert!(
         timeline.served_before > 0,
         "the region served before:\n{}",
-        told(timeline)
+        report(timeline, REGION)
     );
     let whole = timeline.whole_failover();
     assert!(
         whole.is_some_and(|took| took < LIMIT),
         "{whole:?}:\n{}",
-        told(timeline)
+        report(timeline, REGION)
     );
     let recovery = timeline.recovery.as_ref().expect("the region was healed");
     assert!(
         recovery.first_back.is_some() && recovery.dns_back.is_some(),
         "{}",
-        told(timeline)
+        report(timeline, REGION)
     );
 }
 
@@ -101,15 +107,12 @@ async fn outage(how: &'static str) -> Timeline {
         heal_at: Some(heal_at),
     };
     let timeline = Timeline::of(&records);
-    println!("{REGION} {how}, {RATE} requests a second:\n{}", told(&timeline));
+    println!(
+        "{REGION} {how}, {RATE} requests a second:\n{}",
+        report(&timeline, REGION)
+    );
     drop(sealane);
     timeline
-}
-
-/// Without the buckets, which are for people who watch.
-fn told(timeline: &Timeline) -> String {
-    let brief = Timeline { buckets: Vec::new(), ..timeline.clone() };
-    format!("{brief:#?}")
 }
 
 fn names_region(answer: &DnsRecord) -> bool {

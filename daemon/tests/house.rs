@@ -128,7 +128,9 @@ fn only_the_file_s_reader_knows_how_the_file_is_spelled() {
     for file in sources() {
         let path = relative(&file);
         let text = fs::read_to_string(&file).unwrap();
-        let parses = text.lines().any(|line| code_of(line).contains("saphyr_parser::"));
+        let parses = text
+            .lines()
+            .any(|line| code_of(line).contains("saphyr_parser::"));
         assert!(
             !parses || path.starts_with("daemon/src/config/") || is_test(&path),
             "{path} parses YAML"

@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {listener}: cannot listen on {address}: {source}")]
+#[error("listener {listener} cannot listen on {address}")]
 pub struct BindError {
     pub listener: Arc<str>,
     pub address: SocketAddr,

@@ -13,6 +13,7 @@ pub mod http1;
 pub mod http_client;
 pub mod load;
 pub mod mmdb;
+pub mod report;
 pub mod timeline;
 pub mod websocket;
 pub mod world;

@@ -2,7 +2,11 @@
 //!
 //! Everything listens on loopback, on ports that the system chose. A process that a test forgets is
 //! killed when its handle is dropped.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of the harness")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of the harness"
+)]
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -262,10 +266,9 @@ fn free_origins_port() -> u16 {
     loop {
         let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
         let hosts = [1_u8, 11, 12, 13, 21, 22, 23, 31, 32, 33];
-        if hosts
-            .iter()
-            .all(|host| TcpListener::bind((std::net::Ipv4Addr::new(127, 0, 1, *host), port)).is_ok())
-        {
+        if hosts.iter().all(|host| {
+            TcpListener::bind((std::net::Ipv4Addr::new(127, 0, 1, *host), port)).is_ok()
+        }) {
             return port;
         }
     }

@@ -4,7 +4,6 @@
 //! of Sealane's inside: it sees what a client sees. Judging is [`sealane_testkit::timeline`]'s.
 
 mod cli;
-mod report;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use clap::Parser;
 use sealane_testkit::HttpClient;
 use sealane_testkit::dns_client::Question;
 use sealane_testkit::load::{DnsRecord, GetRecord, Load, Poll, Run};
+use sealane_testkit::report::report;
 use sealane_testkit::timeline::{Records, Timeline};
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -46,7 +46,7 @@ async fn test(flags: &Flags) -> anyhow::Result<bool> {
         until_ready(admin).await?;
     }
     let timeline = outage_under_load(flags).await?;
-    print!("{}", report::report(&timeline, &flags.region));
+    print!("{}", report(&timeline, &flags.region));
     let problems = timeline.problems(flags.limit, flags.no_failures);
     for problem in &problems {
         println!("NOT GOOD: {problem}");

@@ -1,14 +1,17 @@
-//! The timeline in words. Computes nothing: see [`sealane_testkit::timeline`].
+//! The timeline in words. Computes nothing: see [`crate::timeline`].
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use sealane_testkit::timeline::{BUCKET, Bucket, SLOW, Timeline};
+use crate::timeline::{BUCKET, Bucket, SLOW, Timeline};
 
 /// Signs in a line of the sparkline: one line is ten seconds.
 const SIGNS_IN_A_LINE: usize = 100;
 
-pub(crate) fn report(timeline: &Timeline, region: &str) -> String {
+/// The timeline as a user wants to read it: seconds since the outage, then since the healing, then a
+/// picture of the errors.
+#[must_use]
+pub fn report(timeline: &Timeline, region: &str) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
     let _ = write_report(&mut text, timeline, region);
