@@ -46,7 +46,7 @@ pub fn status(body: &Value) -> String {
             );
             let rtt = region["rtt_ms"]
                 .as_f64()
-                .map_or("-".to_owned(), |rtt| format!("{rtt:.1} ms"));
+                .map_or_else(|| "-".to_owned(), |rtt| format!("{rtt:.1} ms"));
             let until = match region["until"].as_str() {
                 Some(until) => format!(" until {until}"),
                 None => String::new(),
@@ -118,7 +118,7 @@ pub fn explain(body: &Value) -> String {
     for one in list(&body["candidates"]) {
         let position = one["position"]
             .as_u64()
-            .map_or("-".to_owned(), |at| (at + 1).to_string());
+            .map_or_else(|| "-".to_owned(), |at| (at + 1).to_string());
         let healthy = format!("{}/{}", word(&one["healthy"]), word(&one["total"]));
         line(
             &mut text,

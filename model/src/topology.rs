@@ -207,9 +207,13 @@ impl Topology {
     /// in while one set is replaced by the other.
     #[must_use]
     pub fn united_with(&self, old: &Self) -> Self {
-        let regions = old.regions().filter(|region| self.region(region.id).is_none());
+        let regions = old
+            .regions()
+            .filter(|region| self.region(region.id).is_none());
         let pools = old.pools().filter(|pool| self.pool(pool.id).is_none());
-        let endpoints = old.endpoints().filter(|endpoint| self.endpoint(endpoint.id).is_none());
+        let endpoints = old
+            .endpoints()
+            .filter(|endpoint| self.endpoint(endpoint.id).is_none());
         Self::new(
             self.regions().chain(regions).cloned().collect(),
             self.pools().chain(pools).cloned().collect(),

@@ -178,7 +178,7 @@ impl Sealane {
 
     /// Waits for the program's end.
     pub fn wait(&mut self) -> ExitStatus {
-        let since = Instant::now();
+        let since = now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
@@ -276,9 +276,17 @@ fn free_origins_port() -> u16 {
 
 /// Waits until `holds`; fails the test with `what` when it never does.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let since = Instant::now();
+    let since = now();
     while !holds() {
         assert!(since.elapsed() < PATIENCE, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests of the real program wait by the clock"
+)]
+pub fn now() -> Instant {
+    Instant::now()
 }

@@ -12,13 +12,13 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::headers;
-use crate::upstream::Tried;
 use super::outcome::{RequestOutcome, settle_request};
 use super::route::RouteState;
 use crate::clock;
 use crate::random;
 use crate::shared::Rules;
 use crate::upstream::Selected;
+use crate::upstream::Tried;
 use crate::worker::Worker;
 
 /// Where requests come from: one client connection.

@@ -122,7 +122,9 @@ impl<'a> SelectAsk<'a> {
     }
 
     fn tried_in(&self, region: RegionId) -> impl Iterator<Item = &'a Tried> {
-        self.tried.iter().filter(move |tried| tried.region == region)
+        self.tried
+            .iter()
+            .filter(move |tried| tried.region == region)
     }
 
     /// An attempt that timed out has cost the client its patience: a second one in the same
