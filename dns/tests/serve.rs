@@ -82,7 +82,7 @@ fn loopback() -> SocketAddr {
 
 fn start(config: Config) -> (Dns, SnapshotWriter) {
     let (writer, world) = snapshot_channel(world().build());
-    let mut dns = Dns::bind(config, Deps { world }, WORKERS).unwrap();
+    let dns = Dns::bind(config, Deps { world }, WORKERS).unwrap();
     dns.start().unwrap();
     (dns, writer)
 }
@@ -337,7 +337,7 @@ fn no_question_is_lost_over_many_reloads() {
 #[test]
 fn questions_sent_before_the_start_are_answered_after_it() {
     let (_writer, world) = snapshot_channel(world().build());
-    let mut dns = Dns::bind(config(&[loopback()]), Deps { world }, WORKERS).unwrap();
+    let dns = Dns::bind(config(&[loopback()]), Deps { world }, WORKERS).unwrap();
     let server = dns.addresses()[0];
     let socket = UdpSocket::bind(loopback()).unwrap();
     socket.connect(server).unwrap();
