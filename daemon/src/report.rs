@@ -24,6 +24,10 @@ pub fn status(body: &Value) -> String {
             word(&body["published_at"])
         ),
     );
+    if let Some(age) = body["restored_state_age_seconds"].as_u64() {
+        let said = format_args!("began with a map that was {age} s old");
+        line(&mut text, said);
+    }
     for pool in list(&body["pools"]) {
         line(&mut text, format_args!("\npool {}", word(&pool["name"])));
         line(

@@ -56,6 +56,20 @@ fn a_port_in_use_is_named_with_its_listener() {
 }
 
 #[test]
+fn the_demo_says_which_flags_change_a_port_in_use() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let http = format!("--http={port}");
+
+    let output = sealane(&["demo", &http, "--https=0", "--dns=0", "--admin=0", "--origins-port=0"]);
+
+    let said = text(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains(&format!("127.0.0.1:{port}")), "{said}");
+    assert!(said.contains("--http"), "{said}");
+}
+
+#[test]
 fn a_dns_port_in_use_is_named_even_when_its_holder_shares_it() {
     let folder = tempfile::tempdir().unwrap();
     let holder = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();

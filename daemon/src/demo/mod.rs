@@ -16,7 +16,7 @@ use anyhow::Context as _;
 pub use origin::{Mode, Origins};
 pub use switchboard::{PORT_DEFAULT, order};
 
-use crate::app::App;
+use crate::app::{App, StartError};
 use crate::run::{self, Ended};
 
 /// The regions of the demo, in the order of their origins' addresses.
@@ -53,10 +53,13 @@ pub async fn run(ports: Ports, mut options: run::Options) -> anyhow::Result<Ende
     let mut services = tokio::task::JoinSet::new();
     services.spawn(switchboard::serve(switchboard, switches));
     services.spawn(origins.serve());
-    run::run(&options, |app| {
-        println!("{}", introduction(app, folder.path(), ports))
+    let introduce = |app: &App| println!("{}", introduction(app, folder.path(), ports));
+    run::run(&options, introduce).await.map_err(|error| {
+        if !error.is::<StartError>() {
+            return error;
+        }
+        error.context("the demo cannot start (--http, --https, --dns and --admin change its ports)")
     })
-    .await
 }
 
 /// `127.0.1.REGION ORIGIN`, both from 1: us-west-2's third origin is 127.0.1.23.
