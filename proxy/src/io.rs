@@ -110,6 +110,10 @@ struct Inner {
     ahead: BytesMut,
     /// The peer has ended its direction (seen while looking ahead).
     ended: bool,
+    /// Bytes that the codec's next read takes at most.
+    read_max: usize,
+    /// Bytes that the codec may still read; reading more is an error.
+    allowance: Option<usize>,
 }
 
 impl Inner {
@@ -137,6 +141,32 @@ impl Inner {
             return Poll::Ready(Ok(()));
         }
         self.transport.poll_read(cx, buf)
+    }
+
+    /// As [`Inner::poll_read`], within `read_max` and what is left of the allowance.
+    fn poll_read_within(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let most = self.read_max.min(self.allowance.unwrap_or(usize::MAX));
+        if most == 0 {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "more than is allowed");
+            return Poll::Ready(Err(error));
+        }
+        let before = buf.filled().len();
+        if buf.remaining() <= most {
+            ready!(self.poll_read(cx, buf))?;
+        } else {
+            // Initialised before it is lent out: no unsafe for a small memset.
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+            ready!(self.poll_read(cx, &mut part))?;
+            let read = part.filled().len();
+            buf.advance(read);
+        }
+        let read = buf.filled().len() - before;
+        self.allowance = self.allowance.map(|left| left.saturating_sub(read));
+        Poll::Ready(Ok(()))
     }
 
     /// Takes all of `data`; what the socket does not take now waits. Large writes go out with what
@@ -188,6 +218,8 @@ impl Wire {
             waiting: BytesMut::new(),
             ahead: BytesMut::new(),
             ended: false,
+            read_max: usize::MAX,
+            allowance: None,
         })))
     }
 
@@ -224,6 +256,21 @@ impl Wire {
     /// Bytes the codec has written that are not yet handed to the kernel.
     pub(crate) fn is_flushed(&self) -> bool {
         self.inner().waiting.is_empty()
+    }
+
+    /// Bytes that may be written before [`Wire::poll_ready`] waits.
+    pub(crate) fn room(&self) -> usize {
+        WRITE_WAITING_MAX.saturating_sub(self.inner().waiting.len())
+    }
+
+    /// The codec's reads take at most `most` bytes each, at least one.
+    pub(crate) fn read_at_most(&self, most: usize) {
+        self.inner().read_max = most.max(1);
+    }
+
+    /// The codec may read so many bytes in all from now on; then reading fails. `None`: any number.
+    pub(crate) fn allow(&self, bytes: Option<usize>) {
+        self.inner().allowance = bytes;
     }
 
     /// Ready when a read would return at once. Holds no buffer.
@@ -377,7 +424,7 @@ impl AsyncRead for Conn {
         {
             return Poll::Ready(Err(error));
         }
-        inner.poll_read(cx, buf)
+        inner.poll_read_within(cx, buf)
     }
 }
 

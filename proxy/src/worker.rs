@@ -1,6 +1,7 @@
 //! A worker: one thread, one current-thread runtime, its share of every listener, and its own
 //! connections to endpoints. Workers share nothing on the request path but counters.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) const OPENED_WAITING_MAX: usize = 1_024;
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
+    /// Bytes of requests' bodies that are kept for another attempt.
+    pub(crate) kept_for_replay: Rc<Cell<usize>>,
 }
 
 /// The other threads' end of a worker.
@@ -59,6 +62,7 @@ pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
 async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
     let worker = Rc::new(Worker {
         connections: Connections::new(Arc::clone(&shared.tls)),
+        kept_for_replay: Rc::default(),
         shared,
     });
     let mut phase = worker.shared.phase.subscribe();

@@ -8,6 +8,9 @@ use http::{HeaderValue, Method, Uri, Version, request};
 use super::head::is_target;
 use super::refuse::Refusal;
 
+/// Some recipients make hyphens of underscores, and would then see a framing that we do not.
+const DISGUISED: [&str; 2] = ["content_length", "transfer_encoding"];
+
 /// Brings the head into its normal form.
 ///
 /// # Errors
@@ -19,6 +22,12 @@ pub(crate) fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
     }
     if head.version == Version::HTTP_2 {
         check_http2(head)?;
+    }
+    let disguised = DISGUISED
+        .iter()
+        .any(|name| head.headers.contains_key(*name));
+    if disguised {
+        return Err(Refusal::Malformed("framing under another name"));
     }
     let host = host_of(head)?;
     let uri = std::mem::take(&mut head.uri);

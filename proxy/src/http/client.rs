@@ -41,6 +41,13 @@ pub(crate) enum ClientError {
     Unsendable,
 }
 
+/// Bytes of an answer that are read at once for a client that takes fewer, or hardly any: what it
+/// can make us hold for each of its requests.
+const PIECE_MIN: usize = 4 * 1024;
+/// Bytes of a request's body that are read at once: what a client that stops half-way leaves in
+/// our buffer. One TLS record.
+const BODY_READ_MAX: usize = 16 * 1024;
+
 pub(crate) enum Client {
     H1(Box<H1Client>),
     H2(Box<H2Client>),
@@ -71,6 +78,15 @@ impl Client {
                 poll_capacity(send, cx).map_err(|_| ClientError::Gone)
             }),
         }
+    }
+
+    /// Bytes that the client takes now, as far as is known, at least [`PIECE_MIN`].
+    pub(crate) fn room(&self) -> usize {
+        let room = match self {
+            Self::H1(h1) => h1.wire.room(),
+            Self::H2(h2) => h2.send.as_ref().map_or(0, h2::SendStream::capacity),
+        };
+        room.max(PIECE_MIN)
     }
 
     /// Ready when everything sent is out of our hands (HTTP/1) or queued (HTTP/2).
@@ -212,6 +228,7 @@ impl H1Client {
         let later = arrived.split_off(head.length + of_body);
         let ours = std::mem::replace(arrived, later);
 
+        wire.read_at_most(BODY_READ_MAX);
         let mut session = HttpSession::new(Box::new(wire.conn(Mode::Behind)));
         session.set_read_timeout(None); // the exchange has its own
         session.set_pipelining_enabled(true);

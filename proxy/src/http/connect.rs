@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::{Endpoint, H1Endpoint, H2Endpoint};
+use super::endpoint::{ANSWER_HEAD_MAX, Endpoint, H1Endpoint, H2Endpoint};
 use crate::clock;
 use crate::io::{Mode, Transport, Wire};
 use crate::metrics::PoolMetrics;
@@ -291,6 +291,7 @@ impl H2Connection {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(STREAM_SEND_MAX)
+            .max_header_list_size(u32::try_from(ANSWER_HEAD_MAX).unwrap_or(u32::MAX))
             .enable_push(false)
             .handshake::<_, Bytes>(wire.conn(Mode::Coalesce))
             .await

@@ -83,6 +83,14 @@ impl Endpoint {
         }
     }
 
+    /// Pieces of the answer are not larger than `most` bytes from now on. On HTTP/2 the windows
+    /// that we grant do that.
+    pub(crate) fn take_at_most(&self, most: usize) {
+        if let Self::H1(h1) = self {
+            h1.wire.read_at_most(most);
+        }
+    }
+
     /// It went over a connection that an earlier attempt had opened.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
@@ -121,6 +129,11 @@ impl Endpoint {
     }
 }
 
+/// Bytes of one answer's heads, informational ones and the beginning of the body that was read with
+/// them included. More is a failure of the endpoint: its answer is not awaited further. On HTTP/2,
+/// of the head's fields (RFC 9113 §6.5.2).
+pub(crate) const ANSWER_HEAD_MAX: usize = 64 * 1024;
+
 /// The lane of HTTP/1.
 pub(crate) struct H1Endpoint {
     session: HttpSession,
@@ -130,6 +143,8 @@ pub(crate) struct H1Endpoint {
 
 impl H1Endpoint {
     pub(crate) fn new(wire: Wire, reused: bool) -> Self {
+        wire.allow(Some(ANSWER_HEAD_MAX));
+        wire.read_at_most(usize::MAX); // whatever the exchange before this one had
         Self {
             session: HttpSession::new(Box::new(wire.conn(Mode::Behind))),
             wire,
@@ -186,6 +201,9 @@ impl H1Endpoint {
         check_head(&head.headers)?;
         let head = head.as_owned_parts();
         let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if !head.status.is_informational() || switches {
+            self.wire.allow(None);
+        }
         let end = !head.status.is_informational() && !switches && self.session.is_body_done();
         Poll::Ready(Ok((head, end)))
     }

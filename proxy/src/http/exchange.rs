@@ -63,7 +63,8 @@ async fn respond(
     }
     let now = clock::now();
     route.budget.deposit(now.into_std());
-    let mut upload = Upload::new(max, route.rule.retry.attempts > 1, now);
+    let keep = route.rule.retry.attempts > 1;
+    let mut upload = Upload::new(max, keep, &inbound.worker.kept_for_replay, now);
     let answered = answer(client, head, route, request, &mut upload, inbound).await;
     request.received = upload.received();
     let answer = answered?;

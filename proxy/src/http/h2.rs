@@ -1,8 +1,10 @@
 //! One client's HTTP/2 connection: accepts its streams and runs an exchange for each, all in the
 //! connection's own task, so that one write carries what all of them have to send.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
-use http::Request;
 use http::header::CONTENT_LENGTH;
+use http::{Request, request};
 use tokio::time::timeout;
 
 use super::client::{Client, H2Client};
@@ -35,6 +37,10 @@ const STREAM_SEND_MAX: usize = 64 * 1024;
 const RESETS_PENDING_MAX: usize = 20;
 /// Streams that we reset for a client's mistakes; more end the connection (CVE-2025-8671).
 const ERROR_RESETS_MAX: usize = 256;
+/// Bytes of heads whose exchanges one connection may have under way, counted as in RFC 9113
+/// §6.5.2. A stream beyond it is refused as unprocessed, so that the client may send it again; one
+/// alone is never refused.
+const HEADS_MAX: usize = 512 * 1024;
 /// How long the exchanges of a broken connection may take to notice.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -65,6 +71,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
         alarm: Alarm::at(clock::now() + limits.keep_alive),
         limits: &limits,
         said_goodbye: false,
+        heads: Rc::default(),
     };
     let mut phase = inbound.worker.shared.phase.subscribe();
     loop {
@@ -92,6 +99,8 @@ struct Driver<'a> {
     alarm: Alarm,
     limits: &'a Limits,
     said_goodbye: bool,
+    /// See [`HEADS_MAX`].
+    heads: Rc<Cell<usize>>,
 }
 
 impl<'a> Driver<'a> {
@@ -158,10 +167,54 @@ impl<'a> Driver<'a> {
             let _ = respond.send_response(answer, true);
             return;
         }
+        let Some(held) = HeldHead::take(&self.heads, size(&head)) else {
+            metrics::refused(Refusal::HeadTooLarge.as_str());
+            return respond.send_reset(h2::Reason::REFUSED_STREAM);
+        };
         let inbound = self.inbound;
         streams.push(Box::pin(async move {
+            let _held = held;
             let mut client = Client::H2(Box::new(H2Client::new(body, respond)));
             exchange::run(&mut client, head, inbound).await;
         }));
     }
+}
+
+/// A head that counts until its exchange is over.
+struct HeldHead {
+    all: Rc<Cell<usize>>,
+    size: usize,
+}
+
+impl HeldHead {
+    fn take(all: &Rc<Cell<usize>>, size: usize) -> Option<Self> {
+        let held = all.get();
+        if held > 0 && held + size > HEADS_MAX {
+            return None;
+        }
+        all.set(held + size);
+        Some(Self {
+            all: Rc::clone(all),
+            size,
+        })
+    }
+}
+
+impl Drop for HeldHead {
+    fn drop(&mut self) {
+        self.all.set(self.all.get() - self.size);
+    }
+}
+
+/// RFC 9113 §6.5.2: an entry's name and value, and 32 bytes.
+fn size(head: &request::Parts) -> usize {
+    let fields = head.headers.iter();
+    let of_fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum();
+    let target = &head.uri;
+    let path = target
+        .path_and_query()
+        .map_or(0, |path| path.as_str().len());
+    of_fields + path + target.authority().map_or(0, |host| host.as_str().len())
 }

@@ -3,8 +3,10 @@
 //! Holds one piece a direction, and up to [`REPLAY_MAX`] of the request's body while an attempt
 //! may have to be repeated. Decides nothing about retries: see [`super::attempt`].
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +24,9 @@ use crate::io::Gone;
 /// Bytes of a request's body that are kept for another attempt. With a larger one, what arrived is
 /// let go and the request is not repeated.
 pub(crate) const REPLAY_MAX: usize = 64 * 1024;
+/// Bytes of requests' bodies that one worker keeps for further attempts in all. What does not fit is
+/// let go, as with a large body: many clients that send half of their bodies hold no more.
+const REPLAY_OF_ALL_MAX: usize = 8 * 1024 * 1024;
 /// How long an exchange without progress goes on after the client ended its direction. Most such
 /// clients have left; some, rightly, wait for their answer (RFC 9112 §9.6).
 pub(crate) const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
@@ -30,6 +35,8 @@ pub(crate) const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Upload {
     kept: Vec<Bytes>,
     kept_bytes: usize,
+    /// `kept_bytes` of all exchanges of this worker.
+    kept_by_all: Rc<Cell<usize>>,
     /// Everything that arrived is in `kept`.
     replayable: bool,
     /// The next one of `kept` that this attempt has to send.
@@ -56,11 +63,18 @@ pub(crate) enum UploadError {
 }
 
 impl Upload {
-    /// `max`: bytes that the route lets through. `keep`: another attempt may follow.
-    pub(crate) fn new(max: Option<u64>, keep: bool, now: Instant) -> Self {
+    /// `max`: bytes that the route lets through. `keep`: another attempt may follow. `kept_by_all`:
+    /// what the worker's exchanges keep, counted in bytes.
+    pub(crate) fn new(
+        max: Option<u64>,
+        keep: bool,
+        kept_by_all: &Rc<Cell<usize>>,
+        now: Instant,
+    ) -> Self {
         Self {
             kept: Vec::new(),
             kept_bytes: 0,
+            kept_by_all: Rc::clone(kept_by_all),
             replayable: keep,
             next: 0,
             trailers: None,
@@ -93,6 +107,7 @@ impl Upload {
         self.replayable = false;
         self.kept.drain(..self.next);
         self.next = 0;
+        self.count_no_more();
     }
 
     /// Nothing at all has arrived: neither bytes nor trailers.
@@ -187,6 +202,12 @@ impl Upload {
         }
     }
 
+    fn count_no_more(&mut self) {
+        let by_others = self.kept_by_all.get() - self.kept_bytes;
+        self.kept_by_all.set(by_others);
+        self.kept_bytes = 0;
+    }
+
     fn note(&mut self, bytes: &Bytes) -> Result<(), UploadError> {
         self.received += bytes.len() as u64;
         if self.max.is_some_and(|max| self.received > max) {
@@ -197,16 +218,27 @@ impl Upload {
             self.next = 0;
             return Ok(());
         }
-        self.kept_bytes += bytes.len();
-        if self.kept_bytes > REPLAY_MAX {
+        let by_all = self.kept_by_all.get() + bytes.len();
+        if self.kept_bytes + bytes.len() > REPLAY_MAX || by_all > REPLAY_OF_ALL_MAX {
             self.replayable = false;
             self.kept = Vec::new();
             self.next = 0;
-        } else if !bytes.is_empty() {
+            self.count_no_more();
+            return Ok(());
+        }
+        self.kept_bytes += bytes.len();
+        self.kept_by_all.set(by_all);
+        if !bytes.is_empty() {
             self.kept.push(bytes.clone());
             self.next = self.kept.len();
         }
         Ok(())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.count_no_more();
     }
 }
 
@@ -242,6 +274,13 @@ impl Alarm {
     }
 }
 
+/// Informational heads that an endpoint may send before its final one; with more it fails. A client
+/// that reads nothing would have us hold them all.
+const INFORMATIONAL_MAX: usize = 32;
+/// Pieces that one exchange moves before others have their turn: a peer that sends bodies in chunks
+/// of one byte brings thousands of pieces with each read.
+const PIECES_IN_A_ROW: usize = 64;
+
 /// What drew the attention of whoever awaits an answer's head.
 #[derive(Debug)]
 pub(crate) enum Awaited {
@@ -264,8 +303,9 @@ pub(crate) async fn await_head(
     due: impl Fn(&Upload) -> Instant,
 ) -> Awaited {
     let mut half_closed = None;
+    let mut informational = 0;
     poll_fn(|cx| {
-        loop {
+        for _ in 0..PIECES_IN_A_ROW {
             if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
                 return Poll::Ready(Awaited::ClientGone);
             }
@@ -274,6 +314,11 @@ pub(crate) async fn await_head(
                     return Poll::Ready(Awaited::Head(Box::new(head), end));
                 }
                 Poll::Ready(Ok((head, _))) => {
+                    informational += 1;
+                    if informational > INFORMATIONAL_MAX {
+                        let failure = Failure::Protocol("informational heads".to_owned());
+                        return Poll::Ready(Awaited::Failed(failure));
+                    }
                     if client.send_head(head, false).is_err() {
                         return Poll::Ready(Awaited::ClientGone);
                     }
@@ -304,6 +349,8 @@ pub(crate) async fn await_head(
                 }
             });
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }
@@ -354,7 +401,7 @@ pub(crate) async fn relay(
     let mut alarm = Alarm::at(moved_at + idle);
     let mut half_closed = None;
     poll_fn(|cx| {
-        loop {
+        for _ in 0..PIECES_IN_A_ROW {
             let ready = client.poll_ready(cx);
             let client_lets = match ready {
                 Poll::Ready(Ok(())) => true,
@@ -362,6 +409,7 @@ pub(crate) async fn relay(
                 Poll::Pending => false,
             };
             if client_lets {
+                endpoint.take_at_most(client.room());
                 match endpoint.poll_piece(cx) {
                     Poll::Ready(Ok(piece)) => {
                         moved_at = clock::now();
@@ -402,6 +450,8 @@ pub(crate) async fn relay(
                 }
             });
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await
 }
