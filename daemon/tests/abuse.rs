@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use world::{Sealane, dig, text, until};
 
@@ -57,7 +57,7 @@ impl Attacked {
 
     /// A stranger's attack is nobody else's trouble.
     fn serves_others(&self) {
-        let since = Instant::now();
+        let since = world::now();
         let mut stream = self.web();
         stream
             .write_all(b"GET /small HTTP/1.1\r\nHost: legit.test\r\nConnection: close\r\n\r\n")
@@ -365,7 +365,7 @@ fn a_head_that_drips_is_cut_off_and_silent_connections_cost_little() {
     let silent: Vec<_> = (0..300).map(|_| attacked.web()).collect();
     let mut dripping: Vec<_> = (0..50).map(|_| attacked.web()).collect();
 
-    let since = Instant::now();
+    let since = world::now();
     while since.elapsed() < Duration::from_millis(2_500) {
         for stream in &mut dripping {
             // It may have been cut off already.
@@ -387,7 +387,7 @@ fn a_head_that_drips_is_cut_off_and_silent_connections_cost_little() {
 #[test]
 fn bodies_in_chunks_of_one_byte_leave_room_for_others() {
     let attacked = Attacked::start();
-    let until_when = Instant::now() + Duration::from_secs(2);
+    let until_when = world::now() + Duration::from_secs(2);
     let strangers: Vec<_> = (0..8)
         .map(|_| {
             let mut stream = attacked.web();
@@ -399,12 +399,12 @@ fn bodies_in_chunks_of_one_byte_leave_room_for_others() {
                     .set_write_timeout(Some(Duration::from_millis(200)))
                     .unwrap();
                 let chunks = b"1\r\na\r\n".repeat(4_000);
-                while Instant::now() < until_when && stream.write_all(&chunks).is_ok() {}
+                while world::now() < until_when && stream.write_all(&chunks).is_ok() {}
             })
         })
         .collect();
 
-    while Instant::now() < until_when {
+    while world::now() < until_when {
         attacked.serves_others();
     }
     for stranger in strangers {
