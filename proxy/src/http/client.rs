@@ -70,6 +70,15 @@ impl Client {
         }
     }
 
+    /// While its body cannot go on: keeps what has arrived on a stream as bytes, not as frames.
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>) {
+        if let Self::H2(h2) = self
+            && !h2.ended
+        {
+            merge(&mut h2.body, cx, &mut h2.gathered);
+        }
+    }
+
     /// Drives what is being written. Ready when one more piece may be sent.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {
@@ -461,6 +470,8 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// The lane of HTTP/2: one stream.
 pub(crate) struct H2Client {
     body: h2::RecvStream,
+    /// Arrived, and not yet asked for; its window is not given back.
+    gathered: BytesMut,
     respond: h2::server::SendResponse<Bytes>,
     send: Option<h2::SendStream<Bytes>>,
     ended: bool,
@@ -471,13 +482,18 @@ impl H2Client {
         Self {
             ended: body.is_end_stream(),
             body,
+            gathered: BytesMut::new(),
             respond,
             send: None,
         }
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, ClientError>> {
-        let piece = ready!(poll_stream(&mut self.body, cx));
+        let piece = if self.gathered.is_empty() {
+            ready!(poll_stream(&mut self.body, cx))
+        } else {
+            self.take_gathered()
+        };
         if !matches!(piece, Ok(Piece::Data(_))) {
             self.ended = true;
         }
@@ -488,6 +504,19 @@ impl H2Client {
                 ClientError::Gone
             }
         }))
+    }
+
+    fn take_gathered(&mut self) -> Result<Piece, h2::Error> {
+        let bytes = std::mem::take(&mut self.gathered).freeze();
+        let released = self.body.flow_control().release_capacity(bytes.len());
+        let last = self.body.is_end_stream();
+        released.map(|()| {
+            if last {
+                Piece::Last(bytes)
+            } else {
+                Piece::Data(bytes)
+            }
+        })
     }
 
     fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
@@ -561,6 +590,21 @@ pub(crate) fn send_on_stream(
     }
 }
 
+/// Frames of a body that are smaller than this are put together, as far as they have arrived: h2
+/// keeps some hundred bytes with each, and a window of 64 KiB lets 65,536 of them in.
+const SMALL_FRAME: usize = 1024;
+/// Bytes put together at most: a stream's window lets no more arrive.
+const MERGED_MAX: usize = 64 * 1024;
+
+/// Adds what has arrived. An error or the end is left for the next read, which finds it again.
+fn merge(body: &mut h2::RecvStream, cx: &mut Context<'_>, merged: &mut BytesMut) {
+    while merged.len() < MERGED_MAX
+        && let Poll::Ready(Some(Ok(bytes))) = body.poll_data(cx)
+    {
+        merged.extend_from_slice(&bytes);
+    }
+}
+
 /// The next piece of a body that arrives on a stream. Its window is given back at once: the piece
 /// is asked for only when it can be sent on.
 pub(crate) fn poll_stream(
@@ -569,6 +613,13 @@ pub(crate) fn poll_stream(
 ) -> Poll<Result<Piece, h2::Error>> {
     match ready!(body.poll_data(cx)) {
         Some(Ok(bytes)) => {
+            let bytes = if bytes.len() < SMALL_FRAME {
+                let mut merged = BytesMut::from(bytes);
+                merge(body, cx, &mut merged);
+                merged.freeze()
+            } else {
+                bytes
+            };
             let released = body.flow_control().release_capacity(bytes.len());
             let last = body.is_end_stream();
             Poll::Ready(released.map(|()| {

@@ -24,6 +24,9 @@ use crate::io::Gone;
 /// Bytes of a request's body that are kept for another attempt. With a larger one, what arrived is
 /// let go and the request is not repeated.
 pub(crate) const REPLAY_MAX: usize = 64 * 1024;
+/// What a piece costs beside its bytes: a body in chunks of one byte would cost a hundred times its
+/// size.
+const KEPT_PIECE_COST: usize = 128;
 /// Bytes of requests' bodies that one worker keeps for further attempts in all. What does not fit is
 /// let go, as with a large body: many clients that send half of their bodies hold no more.
 const REPLAY_OF_ALL_MAX: usize = 8 * 1024 * 1024;
@@ -149,7 +152,10 @@ impl Upload {
     ) -> Poll<Result<(), UploadError>> {
         self.waits_for_client = false;
         match endpoint.poll_ready(cx) {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                client.gather(cx);
+                return Poll::Pending;
+            }
             Poll::Ready(Err(_)) => {
                 self.stopped = true;
                 return Poll::Ready(Ok(()));
@@ -218,15 +224,16 @@ impl Upload {
             self.next = 0;
             return Ok(());
         }
-        let by_all = self.kept_by_all.get() + bytes.len();
-        if self.kept_bytes + bytes.len() > REPLAY_MAX || by_all > REPLAY_OF_ALL_MAX {
+        let cost = bytes.len() + KEPT_PIECE_COST;
+        let by_all = self.kept_by_all.get() + cost;
+        if self.kept_bytes + cost > REPLAY_MAX || by_all > REPLAY_OF_ALL_MAX {
             self.replayable = false;
             self.kept = Vec::new();
             self.next = 0;
             self.count_no_more();
             return Ok(());
         }
-        self.kept_bytes += bytes.len();
+        self.kept_bytes += cost;
         self.kept_by_all.set(by_all);
         if !bytes.is_empty() {
             self.kept.push(bytes.clone());
