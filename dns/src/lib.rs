@@ -11,6 +11,7 @@ pub mod engine;
 pub mod question;
 
 pub mod lookup;
+mod memory;
 pub mod steer;
 mod ttl;
 pub mod zone;

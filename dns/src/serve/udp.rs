@@ -1,7 +1,7 @@
 //! UDP: one thread and one socket for each worker and address, datagrams in batches.
 //!
 //! A thread waits in `recvmmsg`, answers the whole batch with one world and one set of rules, and
-//! hands the answers to `sendmmsg`. It keeps no state between datagrams.
+//! hands the answers to `sendmmsg`. What it keeps between datagrams ([`Memory`]) changes no answer.
 
 #![expect(
     unsafe_code,
@@ -16,12 +16,11 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_model::Snapshot;
 use socket2::Socket;
 use tracing::{debug, error};
 
 use super::{Shared, Stop};
-use crate::engine::{Answered, Rules, Transport, UDP_SIZE_MAX, answer, answer_cut_short};
+use crate::engine::{Answered, Memory, Transport, UDP_SIZE_MAX, answer_cut_short, answer_with};
 use crate::metrics::{Metrics, Tally};
 
 /// Datagrams received and sent by one call. More wait in the kernel.
@@ -71,6 +70,7 @@ pub(crate) fn run(socket: &UdpSocket, shared: &Shared, stop: &Stop) {
     let metrics = Metrics::new(Transport::Udp);
     let mut rules = arc_swap::Cache::new(Arc::clone(&shared.rules));
     let mut world = arc_swap::Cache::new(Arc::clone(shared.world.cell()));
+    let mut memory = Memory::new(rules.load(), world.load());
     let mut tally = Tally::default();
     let mut batch = Batch::new();
     let fd = socket.as_raw_fd();
@@ -91,12 +91,12 @@ pub(crate) fn run(socket: &UdpSocket, shared: &Shared, stop: &Stop) {
             }
         };
         // Loaded after an idle turn as well, so that an old world is not kept alive.
-        let (rules, world) = (rules.load(), world.load());
+        memory.follow(rules.load(), world.load());
         if received > 0 {
-            batch.answer(received, rules, world, &mut tally);
+            batch.answer(received, &mut memory, &mut tally);
             let unsent = batch.send(fd);
             metrics.send_errors.increment(unsent);
-            tally.flush(&metrics, &world.topology);
+            tally.flush(&metrics, &memory.world().topology);
         }
     }
 }
@@ -190,19 +190,12 @@ impl Batch {
         Ok(count)
     }
 
-    fn answer(&mut self, count: usize, rules: &Rules, world: &Snapshot, tally: &mut Tally) {
+    fn answer(&mut self, count: usize, memory: &mut Memory, tally: &mut Tally) {
         for i in 0..count {
             let received = &mut self.received[i];
             let message = &self.messages[i][..received.length];
             let out = &mut self.answers[i][..];
-            let answered = answer_one(
-                message,
-                received.cut_short,
-                &self.sources[i],
-                rules,
-                world,
-                out,
-            );
+            let answered = answer_one(message, received.cut_short, &self.sources[i], memory, out);
             tally.record(answered.as_ref());
             received.answer_length = answered.map_or(0, |answered| answered.length);
         }
@@ -277,8 +270,7 @@ fn answer_one(
     message: &[u8],
     cut_short: bool,
     source: &libc::sockaddr_storage,
-    rules: &Rules,
-    world: &Snapshot,
+    memory: &mut Memory,
     out: &mut [u8],
 ) -> Option<Answered> {
     let source = address(source)?;
@@ -288,7 +280,7 @@ fn answer_one(
     if cut_short {
         return answer_cut_short(message, out);
     }
-    answer(message, source.ip(), Transport::Udp, rules, world, out)
+    answer_with(memory, message, source.ip(), Transport::Udp, out)
 }
 
 fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
@@ -368,6 +360,7 @@ mod tests {
     use std::num::NonZeroUsize;
 
     use arc_swap::ArcSwap;
+    use sealane_model::Snapshot;
     use sealane_model::publish::snapshot_channel;
     use sealane_steering::GeoTable;
 
@@ -375,6 +368,7 @@ mod tests {
     use super::super::stream::Seats;
     use super::*;
     use crate::config::{Config, Limits};
+    use crate::engine::Rules;
 
     #[test]
     fn what_waits_when_the_stop_comes_is_still_answered() {

@@ -1,0 +1,183 @@
+//! What one answer costs without any socket: nanoseconds of one thread's CPU clock.
+//!
+//! `cargo bench -p sealane-dns`. Prints; judges nothing. Questions come from 4,096 prepared
+//! messages in turn, so that no branch and no cache line is always the same.
+
+#![expect(clippy::unwrap_used, reason = "a bench may stop at once")]
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealane_dns::config::{Config, Limits, SteeredName, Zone};
+use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
+use sealane_dns::name::Name;
+use sealane_dns::record::parse_zone_file;
+use sealane_model::{Snapshot, Ttl, Verdict};
+use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
+use sealane_testkit::mmdb::{Record, table_of};
+use sealane_testkit::{Names, World};
+
+/// Different messages of one kind.
+const MESSAGES: u32 = 4_096;
+/// Answers that are timed.
+const TIMES: usize = 3_000_000;
+/// Regions' places; the first three are the world of the demo.
+const PLACES: [(f32, f32); 8] = [
+    (39.0, -77.5),
+    (50.1, 8.7),
+    (1.3, 103.8),
+    (45.8, -119.7),
+    (35.7, 139.7),
+    (-33.9, 151.2),
+    (-23.5, -46.6),
+    (53.3, -6.3),
+];
+
+fn main() {
+    for regions in [3, 8] {
+        let world = world(regions);
+        let rules = rules(&world);
+        println!("{regions} regions");
+        for (kind, message) in kinds() {
+            let messages: Vec<Vec<u8>> = (0..MESSAGES).map(message).collect();
+            println!("  {kind:<28} {:>6.0} ns", nanos(&messages, &rules, &world));
+        }
+    }
+}
+
+type Kind = (&'static str, fn(u32) -> Vec<u8>);
+
+fn kinds() -> [Kind; 7] {
+    [
+        ("static A", |i| question(&format!("h{}", i % 1_000), None)),
+        ("NXDOMAIN", |i| {
+            question(&format!("x{:x}", mixed(i.into())), None)
+        }),
+        ("nearest, one subnet", |_| question("near", Some(3))),
+        ("nearest, many subnets", |i| question("near", Some(i))),
+        ("nearest, many overrides", |i| {
+            question("near", Some(i + (1 << 16)))
+        }),
+        ("weighted, many subnets", |i| question("even", Some(i))),
+        ("weighted latency, many", |i| question("both", Some(i))),
+    ]
+}
+
+fn world(regions: usize) -> Snapshot {
+    let mut world = World::new();
+    for (index, (latitude, longitude)) in PLACES.iter().take(regions).enumerate() {
+        world = world
+            .region(&format!("r{index}"), Verdict::Up)
+            .at(*latitude, *longitude)
+            .addresses(&[&format!("192.0.2.{}", index + 1)]);
+    }
+    world.build()
+}
+
+fn rules(world: &Snapshot) -> Rules {
+    let apex = Name::parse("example.test", None).unwrap();
+    let mut text = "@ 3600 SOA ns1 hostmaster 7 3600 900 604800 10\n@ 300 NS ns1\n".to_owned();
+    for host in 0..1_000 {
+        text.push_str(&format!(
+            "h{host} 300 A 198.51.{}.{}\n",
+            host >> 8,
+            host & 255
+        ));
+    }
+    let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).unwrap();
+    let steered = |owner, steering| SteeredName {
+        owner: Name::parse(owner, Some(&apex)).unwrap(),
+        pool: world.pool_id("api"),
+        steering: Arc::new(steering),
+        ttl: Ttl::from_secs(10),
+        ttl_suspect: Ttl::from_secs(5),
+        alternates: 0,
+        ignore_client_subnet: false,
+    };
+    let networks = (0..MESSAGES).map(|index| {
+        let latitude = f64::from(index % 120) - 60.0;
+        let longitude = f64::from(index % 351) - 175.0;
+        (subnet(index), 24, Record::At(latitude, longitude))
+    });
+    let region = |index: u32| world.region_id(if index.is_multiple_of(2) { "r0" } else { "r1" });
+    let overrides: Vec<GeoOverride> = (1 << 16..(1 << 16) + MESSAGES)
+        .map(|index| GeoOverride {
+            net: format!("{}/24", subnet(index)).parse().unwrap(),
+            region: region(index),
+        })
+        .collect();
+    Rules::compile(&Config {
+        bind: Vec::new(),
+        zones: vec![Zone {
+            soa: file.soa.unwrap(),
+            records: file.records,
+            steered: vec![
+                steered("near", SteeringPolicy::Nearest),
+                steered("even", SteeringPolicy::Weighted(Weights::default())),
+                steered("both", SteeringPolicy::WeightedLatency(Weights::default())),
+            ],
+            apex,
+        }],
+        geo: Arc::new(GeoTable::build(Some(table_of(networks)), &overrides).unwrap()),
+        limits: Limits {
+            tcp_connections: 1,
+            tcp_idle: Duration::from_secs(1),
+        },
+    })
+}
+
+/// Networks of 45.0.0.0/8 and the one after it.
+fn subnet(index: u32) -> IpAddr {
+    IpAddr::V4(((45 << 24) + (index << 8)).into())
+}
+
+/// For A, with EDNS, and with the client subnet of that number.
+fn question(name: &str, client: Option<u32>) -> Vec<u8> {
+    let apex = Name::parse("example.test", None).unwrap();
+    let mut message = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    message.extend_from_slice(Name::parse(name, Some(&apex)).unwrap().wire());
+    message.extend_from_slice(&[0, 1, 0, 1, 0, 0, 41, 4, 0xd0, 0, 0, 0, 0]);
+    let Some(client) = client else {
+        message.extend_from_slice(&[0, 0]);
+        return message;
+    };
+    message.extend_from_slice(&[0, 11, 0, 8, 0, 7, 0, 1, 24, 0]);
+    let IpAddr::V4(v4) = subnet(client) else {
+        return message;
+    };
+    message.extend_from_slice(&v4.octets()[..3]);
+    message
+}
+
+fn nanos(messages: &[Vec<u8>], rules: &Rules, world: &Snapshot) -> f64 {
+    let source = IpAddr::from([198, 51, 100, 53]);
+    let mut out = vec![0; UDP_SIZE_MAX];
+    let mut length = 0;
+    let start = cpu_nanos();
+    for message in messages.iter().cycle().take(TIMES) {
+        let message = black_box(message);
+        let answered = answer(message, source, Transport::Udp, rules, world, &mut out);
+        length += answered.unwrap().length;
+    }
+    let spent = cpu_nanos() - start;
+    black_box(length);
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let each = spent as f64 / TIMES as f64;
+    each
+}
+
+/// Spreads consecutive numbers (`splitmix64`).
+const fn mixed(key: u64) -> u64 {
+    let z = key.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z ^ (z >> 27)
+}
+
+/// Of this thread so far; 0 where there is no such `/proc`.
+fn cpu_nanos() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = text.split_whitespace().next();
+    first.and_then(|word| word.parse().ok()).unwrap_or(0)
+}
