@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
@@ -55,6 +56,8 @@ pub async fn run(options: &Options, opened: impl FnOnce(&App)) -> anyhow::Result
         .workers
         .or(loaded.rules.node.workers)
         .unwrap_or(cores);
+    let connections = loaded.rules.proxy.limits.connections;
+    raise_descriptor_limit(connections);
     let mut app = App::start(loaded.rules, workers).await?;
 
     tokio::select! {
@@ -81,6 +84,28 @@ pub async fn run(options: &Options, opened: impl FnOnce(&App)) -> anyhow::Result
         }
     }
     Ok(drain(app, drain_limit, &mut signals).await)
+}
+
+/// Asks for as many descriptors as the system grants, and says so when `limits.connections` needs
+/// more: each client's connection may have one to an endpoint. Beyond them accepting pauses.
+fn raise_descriptor_limit(connections: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let granted = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    };
+    let wanted = 2 * connections as u64;
+    if let Some(granted) = granted.filter(|granted| *granted < wanted) {
+        tracing::warn!(
+            granted,
+            wanted,
+            "limits.connections needs more file descriptors than the system grants (LimitNOFILE, ulimit -n)"
+        );
+    }
 }
 
 /// Logs what was opened and closed since `before`; returns what is open now.

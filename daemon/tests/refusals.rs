@@ -61,7 +61,14 @@ fn the_demo_says_which_flags_change_a_port_in_use() {
     let port = taken.local_addr().unwrap().port();
     let http = format!("--http={port}");
 
-    let output = sealane(&["demo", &http, "--https=0", "--dns=0", "--admin=0", "--origins-port=0"]);
+    let output = sealane(&[
+        "demo",
+        &http,
+        "--https=0",
+        "--dns=0",
+        "--admin=0",
+        "--origins-port=0",
+    ]);
 
     let said = text(&output.stderr);
     assert!(!output.status.success());
