@@ -2,7 +2,7 @@
 #
 #   make demo                 builds and runs the demo (ARGS="--http 8081" changes a port)
 #   make test                 everything that must pass, with what it needs installed first
-#   make check                formatting and lints
+#   make check                formatting, lints and documentation
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
 #   make fuzz TARGET=NAME     needs a nightly toolchain and cargo-fuzz
@@ -21,7 +21,7 @@ demo: needs-build
 test: needs-test
 	$(CARGO) test --locked --workspace
 
-check: fmt clippy
+check: fmt clippy doc
 
 fmt:
 	$(CARGO) fmt --all --check

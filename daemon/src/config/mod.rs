@@ -1,10 +1,10 @@
 //! The configuration file: from its text to rules, or to all of its mistakes at once.
 //!
-//! The only place that knows how the file is spelled (A7). In the order of reading: [`yaml`]
-//! makes a tree in which everything knows its place, [`expand`] replaces references to the
-//! environment, [`decode`] and [`spec`] make typed values of it, [`glb`] and [`complete`] put the
-//! short form and the defaults in, [`parse`] checks what keys have to do with each other and makes
-//! the rooms' rules, [`print`] prints what is in force. Never changes anything, never opens a
+//! The only place that knows how the file is spelled (A7). In the order of reading: `yaml`
+//! makes a tree in which everything knows its place, `expand` replaces references to the
+//! environment, `decode` and [`spec`] make typed values of it, `glb` and `complete` put the
+//! short form and the defaults in, `parse` checks what keys have to do with each other and makes
+//! the rooms' rules, `print` prints what is in force. Never changes anything, never opens a
 //! socket.
 
 mod complete;
