@@ -197,6 +197,10 @@ fn examine(message: &[u8], out: &[u8], answered: &Answered) {
         answered.truncated,
         "TC says what happened"
     );
+    // The subnet of nobody, of family 0: lawful for us and echoed, but unknown to the other reader.
+    if reply.ends_with(&[0, 8, 0, 4, 0, 0, 0, 0]) {
+        return;
+    }
     let Ok(parsed) = Message::from_vec(reply) else {
         panic!("another implementation does not read {reply:02x?}");
     };
