@@ -5,7 +5,9 @@
 //! the kernel tells nothing (some network file systems), a slow poll finds it out.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -25,6 +27,7 @@ pub struct Watch {
     seen: [u8; 32],
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
+    names: Names,
     // One place is enough: it says "look again", not what changed.
     events: mpsc::Receiver<()>,
 }
@@ -34,9 +37,10 @@ impl Watch {
     #[must_use]
     pub fn new(files: Vec<PathBuf>) -> Self {
         let (wake, events) = mpsc::channel(1);
+        let names = Names::default();
+        let of_interest = names.clone();
         let handler = move |event: notify::Result<notify::Event>| {
-            // Our own reading of the file must not count as a change of it.
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            if event.is_ok_and(|event| of_interest.concerns(&event)) {
                 // Full means that a look is due already.
                 let _ = wake.try_send(());
             }
@@ -49,6 +53,7 @@ impl Watch {
             seen: [0; 32],
             watcher,
             folders: BTreeSet::new(),
+            names,
             events,
         };
         watch.follow(files);
@@ -65,6 +70,7 @@ impl Watch {
             };
             self.watch_folder(folder);
         }
+        self.names.set(&files);
         self.seen = fingerprint(&files);
         self.files = files;
     }
@@ -112,6 +118,35 @@ impl Watch {
         };
         // An error means that it never settled: then it is read as it stands.
         let _ = tokio::time::timeout(QUIET_MAX, settle).await;
+    }
+}
+
+/// The names of the watched files, shared with the thread that hears of changes.
+#[derive(Clone, Debug, Default)]
+// A lock: taken for each event in the watched folders and at each reload, never by a request.
+struct Names(Arc<Mutex<BTreeSet<OsString>>>);
+
+impl Names {
+    fn set(&self, files: &[PathBuf]) {
+        let names = files.iter().filter_map(|file| file.file_name());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names.map(Into::into).collect();
+    }
+
+    /// Whether a look is due. What is written to a file counts for the watched ones alone: a log in
+    /// the same folder grows with every request. A file that comes, goes or is renamed always
+    /// counts: configuration maps swap a link of another name. Our own reading never does.
+    fn concerns(&self, event: &notify::Event) -> bool {
+        use notify::EventKind;
+        use notify::event::ModifyKind;
+        match event.kind {
+            EventKind::Access(_) => false,
+            EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
+                let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut changed = event.paths.iter().filter_map(|path| path.file_name());
+                changed.any(|name| names.contains(name))
+            }
+            _ => true,
+        }
     }
 }
 
@@ -164,5 +199,20 @@ mod tests {
         let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
 
         assert!(changed.is_err());
+    }
+
+    #[test]
+    fn only_the_watched_files_count_when_something_is_written() {
+        use notify::event::{AccessKind, CreateKind, DataChange, ModifyKind};
+        use notify::{Event, EventKind};
+        let names = Names::default();
+        names.set(&[PathBuf::from("/etc/sealane/sealane.yaml")]);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let at = |kind, name: &str| Event::new(kind).add_path(Path::new("/etc/sealane").join(name));
+
+        assert!(names.concerns(&at(written, "sealane.yaml")));
+        assert!(!names.concerns(&at(written, "access.log")));
+        assert!(names.concerns(&at(EventKind::Create(CreateKind::Any), "..data")));
+        assert!(!names.concerns(&at(EventKind::Access(AccessKind::Any), "sealane.yaml")));
     }
 }
