@@ -5,13 +5,11 @@
 //! [`Memory`] calls [`answer_with`], which answers the same.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use sealane_model::{RegionId, Snapshot};
-use sealane_steering::{GeoTable, Reason};
+use sealane_steering::Reason;
 
 use crate::answer::{Answer, Written, refuse};
-use crate::config::{Config, Limits};
 use crate::lookup::{Found, find};
 use crate::memory::Choices;
 use crate::name::Name;
@@ -19,33 +17,15 @@ use crate::question::{Head, LowerName, Question, Refusal, Rejected};
 use crate::steer::{Family, Outcome, choose, place};
 use crate::ttl::negative_ttl;
 use crate::wire::{HEADER_LEN, Rcode, rtype};
-use crate::zone::{Node, RecordSet, Steered, Zone, ZoneTable};
+use crate::zone::{Node, RecordSet, Steered, Zone};
 
 pub use crate::answer::{STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX};
 pub use crate::memory::Memory;
+pub use crate::rules::Rules;
 
 /// CNAMEs followed for one question. When a chain is longer, or a ring, the answer ends there and
 /// the resolver may ask on.
 pub const CHAIN_MAX: usize = 8;
-
-/// The operator's rules, compiled.
-#[derive(Debug)]
-pub struct Rules {
-    pub table: ZoneTable,
-    pub geo: Arc<GeoTable>,
-    pub limits: Limits,
-}
-
-impl Rules {
-    #[must_use]
-    pub fn compile(config: &Config) -> Self {
-        Self {
-            table: ZoneTable::compile(&config.zones),
-            geo: config.geo.clone(),
-            limits: config.limits.clone(),
-        }
-    }
-}
 
 /// What was answered, for those who count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub mod question;
 
 pub mod lookup;
 mod memory;
+mod rules;
 pub mod steer;
 mod ttl;
 pub mod zone;

@@ -13,7 +13,7 @@ use sealane_steering::{ClientPlace, Reason, SteeringPolicy};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::engine::Rules;
+use crate::rules::Rules;
 use crate::steer::{Choice, Family, Outcome, choose};
 use crate::zone::Steered;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{AllDown, OutReason, Snapshot, Ttl, Verdict};
-use sealane_steering::{GeoOverride, SteeringPolicy, Weights};
+use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
 use sealane_testkit::World;
 use sealane_testkit::mmdb::{self, Record as Place};
 
 use super::*;
-use crate::config::{self, SteeredName};
+use crate::config::{self, Config, Limits, SteeredName};
 use crate::name::Name;
 use crate::record::parse_zone_file;
 
