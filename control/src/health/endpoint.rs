@@ -66,7 +66,7 @@ impl Track {
     pub fn probed(&mut self, now: Timestamp, outcome: &Outcome, counts: Counts) -> bool {
         let next = match outcome {
             Outcome::Passed { rtt } => {
-                self.rtt = Some(smoothed(self.rtt, *rtt));
+                self.rtt = Some(smoothed(self.rtt_to_go_on_from(), *rtt));
                 self.passes = self.passes.saturating_add(1);
                 self.fails = 0;
                 self.after_pass(counts)
@@ -115,6 +115,15 @@ impl Track {
             self.cause = None;
         }
         self.turn(now, verdict, by)
+    }
+
+    /// The round trips of an outage and of its end say nothing about the endpoint that came back:
+    /// smoothing begins anew with each pass on trial.
+    const fn rtt_to_go_on_from(&self) -> Option<Duration> {
+        match self.verdict {
+            Verdict::Down | Verdict::Probation => None,
+            _ => self.rtt,
+        }
     }
 
     const fn after_pass(&self, counts: Counts) -> Verdict {
@@ -223,6 +232,27 @@ mod tests {
                 "up"
             ]
         );
+    }
+
+    #[test]
+    fn an_endpoint_that_comes_back_is_not_slow_because_its_outage_was() {
+        let passed = |millis| Outcome::Passed {
+            rtt: Duration::from_millis(millis),
+        };
+        let mut track = Track::default();
+        for outcome in [
+            pass(),
+            fail(),
+            fail(),
+            passed(1_900),
+            passed(12),
+            passed(10),
+        ] {
+            track.probed(at(1), &outcome, COUNTS);
+        }
+
+        assert_eq!(track.verdict, Verdict::Up);
+        assert_eq!(track.rtt, Some(Duration::from_millis(10)));
     }
 
     #[test]
