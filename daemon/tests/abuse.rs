@@ -132,7 +132,7 @@ listeners:
 limits: {{ head_timeout: 1s }}
 routes:
   - {{ match: {{ host: legit.test }}, pool: peaceful }}
-  - {{ pool: attacked, retry: {{ attempts: 1 }}, timeouts: {{ attempt: 4s, request: 5s, idle: 2s }} }}
+  - {{ pool: attacked, retry: {{ attempts: 1 }}, timeouts: {{ connect: 4s, attempt: 4s, request: 5s, idle: 2s }} }}
 dns:
   bind: [\"127.0.0.1:0\"]
   zones:
@@ -276,10 +276,16 @@ fn answers_that_nobody_takes_hold_little_and_are_given_up() {
     let attacked = Attacked::start();
     let asks: Vec<u8> = ids(100).flat_map(|id| get(id, "/big")).collect();
 
-    let held: Vec<_> = (0..6).map(|_| attacked.http2(1, &asks)).collect();
-    until("all reached the endpoint", || {
-        attacked.seen.lock().unwrap().len() >= 600
-    });
+    let held: Vec<_> = (1..=6)
+        .map(|connections| {
+            let stream = attacked.http2(1, &asks);
+            // One after the other: the endpoint's listener has a queue of 128.
+            until("all reached the endpoint", || {
+                attacked.seen.lock().unwrap().len() >= connections * 100
+            });
+            stream
+        })
+        .collect();
     attacked.serves_others();
 
     attacked.grew_by_less_than(24 * MIB);
