@@ -5,7 +5,6 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub struct App {
     dns: Arc<Dns>,
     control: ControlThread,
     admin: Admin,
-    phase: Arc<Phase>,
+    phase: watch::Sender<Phase>,
     explainer: Arc<Explainer>,
     /// What control was told last.
     rules_of_control: sealane_control::config::Config,
@@ -85,13 +84,13 @@ impl App {
         let bound = admin::bind(&admin_config).map_err(StartError::Admin)?;
 
         let control = ControlThread::spawn(control).map_err(StartError::Thread)?;
-        let phase = Arc::new(Phase::default());
+        let (phase, shown) = watch::channel(Phase::FirstRound);
         let explainer = Arc::new(Explainer::default());
         let deps = admin::Deps {
             handle,
             world,
             explain: explainer.clone(),
-            ready: phase.clone().as_readiness(),
+            ready: Arc::new(move || Readiness::from(*shown.borrow())),
             metrics: Arc::new(move || telemetry::render(&registry)),
         };
         let admin = Admin::spawn(bound, admin_config, deps);
@@ -116,7 +115,7 @@ impl App {
         self.proxy.start().map_err(StartError::Thread)?;
         self.dns.start().map_err(StartError::Thread)?;
         self.explainer.open(self.proxy.clone(), self.dns.clone());
-        self.phase.set(Phase::SERVING);
+        self.phase.send_replace(Phase::Serving);
         Ok(())
     }
 
@@ -176,7 +175,7 @@ impl App {
     /// Refuses new work, lets accepted work finish until `deadline`, then stops everything.
     /// Returns how many connections had to be cut.
     pub async fn stop(self, deadline: Duration) -> usize {
-        self.phase.set(Phase::DRAINING);
+        self.phase.send_replace(Phase::Draining);
         let dns = self.dns.clone();
         let dns_stopped = tokio::task::spawn_blocking(move || dns.stop(deadline));
         let cut = self.proxy.drain(deadline).await;
@@ -280,23 +279,20 @@ impl Admin {
 }
 
 /// How far the process is in its life, as `/readyz` shows it.
-#[derive(Debug, Default)]
-struct Phase(AtomicU8);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    FirstRound,
+    Serving,
+    Draining,
+}
 
-impl Phase {
-    const SERVING: u8 = 1;
-    const DRAINING: u8 = 2;
-
-    fn set(&self, phase: u8) {
-        self.0.store(phase, Ordering::Release);
-    }
-
-    fn as_readiness(self: Arc<Self>) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
-        Arc::new(move || match self.0.load(Ordering::Acquire) {
-            Self::SERVING => Readiness::Ready,
-            Self::DRAINING => Readiness::NotReady("draining".to_owned()),
-            _ => Readiness::NotReady("waiting for the first round of probes".to_owned()),
-        })
+impl From<Phase> for Readiness {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::FirstRound => Self::NotReady("waiting for the first round of probes".to_owned()),
+            Phase::Serving => Self::Ready,
+            Phase::Draining => Self::NotReady("draining".to_owned()),
+        }
     }
 }
 

@@ -154,10 +154,12 @@ fn settle_answer(
 
 fn name_answer(answer: &mut Answer, request: &RequestContext, switched: bool) {
     let value = |text: &str| HeaderValue::from_str(text).ok();
-    let named = request.rules.config.name_endpoint;
-    let region = value(&answer.selected.region_name).filter(|_| named);
-    let endpoint = value(&answer.selected.name);
-    let names = region.as_ref().zip(endpoint.as_ref());
+    let names = request.rules.config.name_endpoint.then(|| {
+        let region = value(&answer.selected.region_name)?;
+        Some((region, value(&answer.selected.name)?))
+    });
+    let names = names.flatten();
+    let names = names.as_ref().map(|(region, endpoint)| (region, endpoint));
     let headers = &mut answer.head.headers;
     headers::toward_client(headers, names, &request.request_id, switched);
 }
@@ -186,7 +188,6 @@ async fn tunnel(
         let moved = Box::pin(upgrade::run(ours.wire(), &theirs, idle)).await;
         request.received += moved.from_client;
         request.sent += moved.from_endpoint;
-        request.cut_short = false;
         // Tunnels have no end of their own: whoever closes first ends them.
         request.cut_short = false;
         end = AttemptEnd::Answered;
