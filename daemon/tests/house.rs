@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and what they must never depend on (`ARCHITECTURE.md`, "Direction").
-const NEVER: [(&str, &[&str]); 6] = [
+const NEVER: [(&str, &[&str]); 7] = [
     (
         "model",
         &[
@@ -65,13 +65,30 @@ const NEVER: [(&str, &[&str]); 6] = [
         ],
     ),
     (
+        "acme",
+        &[
+            "sealane-steering",
+            "sealane-proxy",
+            "sealane-dns",
+            "sealane-control",
+            "pingora-core",
+            "pingora-http",
+        ],
+    ),
+    (
         "testkit",
-        &["sealane", "sealane-proxy", "sealane-dns", "sealane-control"],
+        &[
+            "sealane",
+            "sealane-proxy",
+            "sealane-dns",
+            "sealane-control",
+            "sealane-acme",
+        ],
     ),
 ];
 
 /// Frameworks and the only files that may name them (BORDER files).
-const BORDERS: [(&str, &[&str]); 3] = [
+const BORDERS: [(&str, &[&str]); 4] = [
     (
         "pingora_core",
         &[
@@ -81,6 +98,14 @@ const BORDERS: [(&str, &[&str]); 3] = [
         ],
     ),
     ("hickory_server", &["dns/src/serve/stream.rs"]),
+    (
+        "instant_acme",
+        &[
+            "acme/src/account.rs",
+            "acme/src/directory.rs",
+            "acme/src/order.rs",
+        ],
+    ),
     ("maxminddb", &["steering/src/geo/mmdb.rs"]),
 ];
 
@@ -185,6 +210,7 @@ fn sources() -> Vec<PathBuf> {
         "proxy",
         "dns",
         "control",
+        "acme",
         "daemon",
         "testkit",
         "loadtests",
