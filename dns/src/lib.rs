@@ -30,5 +30,5 @@ mod zone_file;
 
 pub use config::Config;
 pub use explain::ExplainError;
-pub use serve::bind::BindError;
+pub use serve::bind::{BindError, Inherit, Sockets};
 pub use server::{Deps, Dns, Options, Prepared};

@@ -18,10 +18,10 @@ use sealane_steering::Decision;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
-use crate::engine::Rules;
+use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
-use crate::serve::bind::{BindError, Bound, bind};
+use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind};
 use crate::serve::{Shared, Stop, stream, udp};
 
 /// What the name server is given to work with.
@@ -72,7 +72,9 @@ struct Service {
     requested: SocketAddr,
     address: SocketAddr,
     /// Until threads take them.
-    sockets: Option<Bound>,
+    sockets: Option<Sockets>,
+    /// The same ones for a successor.
+    kept: Sockets,
     stop: Arc<Stop>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -82,7 +84,7 @@ struct Service {
 pub struct Prepared {
     rules: Rules,
     wanted: Vec<SocketAddr>,
-    new: Vec<Bound>,
+    new: Vec<Service>,
 }
 
 impl Dns {
@@ -92,9 +94,23 @@ impl Dns {
     /// [`BindError`] for the first address that cannot be had, because another program has it, for
     /// instance. What was bound until then is let go of.
     pub fn bind(config: Config, deps: Deps, options: Options) -> Result<Self, BindError> {
+        Self::bind_inheriting(config, deps, options, &mut nothing)
+    }
+
+    /// The same, with the sockets of an earlier process where `inherit` has them.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first address that cannot be had.
+    pub fn bind_inheriting(
+        config: Config,
+        deps: Deps,
+        options: Options,
+        inherit: &mut Inherit<'_>,
+    ) -> Result<Self, BindError> {
         let rules = Rules::compile(&config);
         let wanted = unique(&config.bind);
-        let new = bind_all(&wanted, &[], options.workers)?;
+        let new = bind_all(&wanted, &[], options.workers, inherit)?;
+        let services: Result<_, _> = new.into_iter().map(Service::new).collect();
         set_names(rules.table.len());
         Ok(Self {
             shared: Arc::new(Shared {
@@ -105,7 +121,7 @@ impl Dns {
             workers: options.workers,
             state: Mutex::new(State {
                 stage: Stage::Bound,
-                services: new.into_iter().map(Service::new).collect(),
+                services: services?,
                 ending: Vec::new(),
             }),
         })
@@ -120,6 +136,26 @@ impl Dns {
             .iter()
             .map(|service| service.address)
             .collect()
+    }
+
+    /// Duplicates of every socket, each address as it was asked for, for a successor.
+    ///
+    /// # Errors
+    /// The process has too many descriptors open.
+    pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, Sockets)>> {
+        let state = self.state();
+        let services = state.services.iter();
+        services
+            .map(|service| Ok((service.requested, service.kept.try_clone()?)))
+            .collect()
+    }
+
+    /// Are all threads there that should be?
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let state = self.state();
+        let mut threads = state.services.iter().flat_map(|service| &service.threads);
+        !threads.any(JoinHandle::is_finished)
     }
 
     /// Starts the threads. A second call, and one after [`Dns::stop`], does nothing.
@@ -158,9 +194,11 @@ impl Dns {
         let missing = |address: &&SocketAddr| !served.iter().any(|(r, _)| r == *address);
         let missing: Vec<_> = wanted.iter().filter(missing).copied().collect();
         let ours: Vec<_> = served.iter().map(|(_, address)| *address).collect();
+        let new = bind_all(&missing, &ours, self.workers, &mut nothing)?;
+        let new: Result<_, _> = new.into_iter().map(Service::new).collect();
         Ok(Prepared {
             rules: Rules::compile(&config),
-            new: bind_all(&missing, &ours, self.workers)?,
+            new: new?,
             wanted,
         })
     }
@@ -180,19 +218,14 @@ impl Dns {
         state.ending.retain(|thread| !thread.is_finished());
         for service in removed {
             info!(address = %service.address, "DNS address removed");
-            service.stop.ask();
-            state.ending.extend(service.threads);
+            state.ending.extend(service.end());
         }
-        for bound in new {
+        for mut service in new {
             // Two `prepare`s at once may both have bound it; the first to come keeps it.
-            if kept
-                .iter()
-                .any(|service| service.requested == bound.requested)
-            {
+            if kept.iter().any(|kept| kept.requested == service.requested) {
                 continue;
             }
-            info!(address = %bound.address, "DNS address added");
-            let mut service = Service::new(bound);
+            info!(address = %service.address, "DNS address added");
             if let Stage::Running { alive, .. } = &state.stage
                 && let Err(error) = service.start(&self.shared, alive)
             {
@@ -225,8 +258,7 @@ impl Dns {
             let mut state = self.state();
             let mut threads = std::mem::take(&mut state.ending);
             for service in std::mem::take(&mut state.services) {
-                service.stop.ask();
-                threads.extend(service.threads);
+                threads.extend(service.end());
             }
             (std::mem::replace(&mut state.stage, Stage::Stopped), threads)
         };
@@ -260,18 +292,29 @@ impl Drop for Dns {
 }
 
 impl Service {
-    fn new(bound: Bound) -> Self {
-        Self {
-            requested: bound.requested,
-            address: bound.address,
-            sockets: Some(bound),
+    fn new(bound: Bound) -> Result<Self, BindError> {
+        let Bound {
+            requested,
+            address,
+            sockets,
+        } = bound;
+        let kept = sockets.try_clone().map_err(|source| BindError {
+            address,
+            protocol: Transport::Udp,
+            source,
+        })?;
+        Ok(Self {
+            requested,
+            address,
+            sockets: Some(sockets),
+            kept,
             stop: Arc::default(),
             threads: Vec::new(),
-        }
+        })
     }
 
     fn start(&mut self, shared: &Arc<Shared>, alive: &Sender<Infallible>) -> io::Result<()> {
-        let Some(Bound { udp, tcp, .. }) = self.sockets.take() else {
+        let Some(Sockets { udp, tcp }) = self.sockets.take() else {
             return Ok(());
         };
         for socket in udp {
@@ -279,10 +322,20 @@ impl Service {
             let run = move || until_stopped(&stop, || udp::run(&socket, &shared, &stop));
             self.threads.push(spawn("dns-udp", alive, run)?);
         }
-        let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
-        let run = move || stream::run(tcp, &shared, &stop);
-        self.threads.push(spawn("dns-tcp", alive, run)?);
+        for listener in tcp {
+            let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
+            let run = move || stream::run(listener, &shared, &stop);
+            self.threads.push(spawn("dns-tcp", alive, run)?);
+        }
         Ok(())
+    }
+
+    /// Its threads answer what waits and end. What came in after that would be lost, so duplicates
+    /// of their sockets are closed first.
+    fn end(self) -> Vec<JoinHandle<()>> {
+        drop(self.kept);
+        self.stop.ask();
+        self.threads
     }
 }
 
@@ -324,18 +377,24 @@ fn unique(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     unique
 }
 
+/// Binds everything itself.
+fn nothing(_: SocketAddr) -> Sockets {
+    Sockets::default()
+}
+
 /// `ours`: addresses that this process has already.
 fn bind_all(
     wanted: &[SocketAddr],
     ours: &[SocketAddr],
     workers: NonZeroUsize,
+    inherit: &mut Inherit<'_>,
 ) -> Result<Vec<Bound>, BindError> {
     let mut bound: Vec<Bound> = Vec::with_capacity(wanted.len());
     for address in wanted {
         let mut held = ours.iter().copied().chain(bound.iter().map(|b| b.address));
         let shared =
             held.any(|held| held.port() == address.port() && held.is_ipv4() == address.is_ipv4());
-        bound.push(bind(*address, workers, shared)?);
+        bound.push(bind(*address, workers, shared, inherit(*address))?);
     }
     Ok(bound)
 }

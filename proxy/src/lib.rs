@@ -9,6 +9,7 @@ pub mod tls;
 
 mod clock;
 mod explain;
+pub mod handover;
 mod http;
 mod io;
 mod listener;
@@ -34,6 +35,7 @@ pub use explain::ExplainError;
 pub use listener::BindError;
 
 use config::Listener;
+use handover::{Held, Inherit, SocketKind, Wanted};
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
 use shared::{OpenConnections, Phase, Rules, Shared};
@@ -73,6 +75,8 @@ struct Bound {
     state: Arc<ListenerState>,
     /// Until they listen.
     sockets: Vec<Socket>,
+    /// Duplicates of them for a successor, closed with the listener.
+    kept: Vec<Socket>,
 }
 
 /// Rules that are ready to hold: all they need is bound.
@@ -104,7 +108,20 @@ impl Proxy {
     /// # Errors
     /// [`BindError`] for the first address that is in use or not ours.
     pub fn bind(config: Config, deps: Deps, options: Options) -> Result<Self, BindError> {
-        let listeners = bind_new(&config.listeners, &[], options)?;
+        Self::bind_inheriting(config, deps, options, &mut handover::nothing)
+    }
+
+    /// The same, with the sockets of an earlier process where `inherit` has them.
+    ///
+    /// # Errors
+    /// [`BindError`] for the first address that is in use or not ours.
+    pub fn bind_inheriting(
+        config: Config,
+        deps: Deps,
+        options: Options,
+        inherit: &mut Inherit<'_>,
+    ) -> Result<Self, BindError> {
+        let listeners = bind_new(&config.listeners, &[], options, inherit)?;
         let rules = Rules {
             routes: RouteTable::new(&config.routes),
             config,
@@ -142,6 +159,23 @@ impl Proxy {
             .collect()
     }
 
+    /// Duplicates of every listening socket, for a successor.
+    ///
+    /// # Errors
+    /// The process has too many descriptors open.
+    pub fn sockets(&self) -> IoResult<Vec<Held>> {
+        let state = self.state();
+        let held = state.listeners.iter().map(|bound| {
+            Ok(Held {
+                listener: Arc::clone(&bound.name),
+                address: bound.asked,
+                kind: SocketKind::Stream,
+                sockets: handover::duplicates(&bound.kept)?,
+            })
+        });
+        held.collect()
+    }
+
     /// Starts the workers, and listens. Does nothing when called again.
     ///
     /// # Errors
@@ -163,7 +197,8 @@ impl Proxy {
     }
 
     fn open(&self, bound: &mut Bound, workers: &[worker::Handle]) -> IoResult<()> {
-        for (socket, worker) in bound.sockets.drain(..).zip(workers) {
+        // Inherited sockets may be more than workers: none is left out.
+        for (socket, worker) in bound.sockets.drain(..).zip(workers.iter().cycle()) {
             let opened = Opened {
                 socket: listen(socket)?,
                 state: Arc::clone(&bound.state),
@@ -182,7 +217,8 @@ impl Proxy {
     /// [`BindError`] for the first new address that is in use or not ours.
     pub fn prepare(&self, config: Config) -> Result<Prepared, BindError> {
         let state = self.state();
-        let new = bind_new(&config.listeners, &state.listeners, self.options)?;
+        let inherit = &mut handover::nothing;
+        let new = bind_new(&config.listeners, &state.listeners, self.options, inherit)?;
         drop(state);
         Ok(Prepared { config, new })
     }
@@ -224,9 +260,11 @@ impl Proxy {
     /// Accepts no more, finishes what began, and ends the workers: at the latest after
     /// `deadline`. Returns how many connections were cut off then; 0 is a clean end.
     pub async fn drain(&self, deadline: Duration) -> usize {
+        // Sockets that never listened have nothing to finish. Listening ones close when their
+        // workers have emptied them (unless a successor has them too), so duplicates go first.
+        let State { listeners, workers } = std::mem::take(&mut *self.state());
+        drop(listeners);
         self.shared.phase.send_replace(Phase::Draining);
-        // Sockets that never listened have nothing to finish.
-        let workers = std::mem::take(&mut self.state().workers);
         let finished = self.shared.open.none_left();
         let cut_off = match tokio::time::timeout(deadline, finished).await {
             Ok(()) => 0,
@@ -256,6 +294,7 @@ fn bind_new(
     wanted: &[Listener],
     have: &[Bound],
     options: Options,
+    inherit: &mut Inherit<'_>,
 ) -> Result<Vec<Bound>, BindError> {
     let mut new: Vec<Bound> = Vec::new();
     for listener in wanted {
@@ -274,7 +313,19 @@ fn bind_new(
             {
                 return Err(failed(std::io::ErrorKind::AddrInUse.into()));
             }
-            let (address, sockets) = bind(*asked, options.workers.get()).map_err(failed)?;
+            let wanted = Wanted {
+                listener: &listener.name,
+                address: *asked,
+                kind: SocketKind::Stream,
+            };
+            let workers = options.workers.get();
+            let (address, sockets) = match inherit(wanted) {
+                none if none.is_empty() => bind(*asked, workers),
+                some => handover::adopt(some, workers),
+            }
+            .map_err(failed)?;
+            let kept: Result<_, _> = sockets.iter().map(Socket::try_clone).collect();
+            let kept = kept.map_err(failed)?;
             let rule = ListenerRule::new(&listener.name, &listener.protocol);
             new.push(Bound {
                 name: Arc::clone(&listener.name),
@@ -285,6 +336,7 @@ fn bind_new(
                     closing: watch::Sender::new(false),
                 }),
                 sockets,
+                kept,
             });
         }
     }
@@ -303,6 +355,8 @@ fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
         asked.any(|asked| is_same(bound, listener, *asked))
     };
     let Some(listener) = wanted.iter().find(stays) else {
+        // First: what came in after its workers have emptied it would be reset.
+        bound.kept.clear();
         bound.state.closing.send_replace(true);
         return false;
     };

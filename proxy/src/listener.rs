@@ -92,7 +92,7 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr,
     Ok((address, sockets))
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+pub(crate) fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -195,7 +195,9 @@ fn admit(
         return;
     };
     rule.metrics.accepts.increment(1);
-    connections.spawn_local(connection(tcp, peer.ip(), rule, Rc::clone(worker), open));
+    // A service manager's IPv6 socket may take IPv4 clients as well.
+    let peer = peer.ip().to_canonical();
+    connections.spawn_local(connection(tcp, peer, rule, Rc::clone(worker), open));
 }
 
 /// Counts one connection of a listener while it lives.

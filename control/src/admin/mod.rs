@@ -18,7 +18,7 @@ mod routes;
 pub mod serve;
 mod view;
 
-pub use serve::{BindError, Bound, bind, serve};
+pub use serve::{BindError, Bound, Inherit, bind, bind_inheriting, serve};
 
 /// What proxy and DNS would decide, and why.
 pub trait Explain: Send + Sync + 'static {

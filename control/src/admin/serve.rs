@@ -48,6 +48,9 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Bound(Vec<StdListener>);
 
+/// Gives the socket that an earlier process left for an address, if any.
+pub type Inherit<'a> = dyn FnMut(SocketAddr) -> Option<StdListener> + 'a;
+
 impl Bound {
     /// Where it listens, with the ports that port 0 became.
     #[must_use]
@@ -56,6 +59,14 @@ impl Bound {
             .iter()
             .filter_map(|listener| listener.local_addr().ok())
             .collect()
+    }
+
+    /// Duplicates, in the order of the configuration, for a successor.
+    ///
+    /// # Errors
+    /// The process has too many descriptors open.
+    pub fn sockets(&self) -> io::Result<Vec<StdListener>> {
+        self.0.iter().map(StdListener::try_clone).collect()
     }
 }
 
@@ -77,12 +88,25 @@ pub enum BindError {
 /// # Errors
 /// An address is in use, not ours, or needs a privilege.
 pub fn bind(config: &AdminConfig) -> Result<Bound, BindError> {
-    let listeners = config.bind.iter().map(|address| listen(*address));
+    bind_inheriting(config, &mut |_| None)
+}
+
+/// The same, with the sockets of an earlier process where `inherit` has them.
+///
+/// # Errors
+/// An address is in use, not ours, or needs a privilege.
+pub fn bind_inheriting(
+    config: &AdminConfig,
+    inherit: &mut Inherit<'_>,
+) -> Result<Bound, BindError> {
+    let addresses = config.bind.iter();
+    let listeners = addresses.map(|address| listen(*address, inherit(*address)));
     listeners.collect::<Result<_, _>>().map(Bound)
 }
 
-fn listen(address: SocketAddr) -> Result<StdListener, BindError> {
-    let listener = StdListener::bind(address).map_err(|source| match source.kind() {
+fn listen(address: SocketAddr, inherited: Option<StdListener>) -> Result<StdListener, BindError> {
+    let listener = inherited.map_or_else(|| StdListener::bind(address), Ok);
+    let listener = listener.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse { address },
         _ => BindError::Other { address, source },
     })?;

@@ -1,6 +1,7 @@
 //! Opens sockets: one for UDP for each worker, one for TCP, all at the same address and port.
 //!
-//! Receives nothing: until threads are given the sockets, questions wait in the kernel.
+//! Sockets of an earlier process are used where it left some. Receives nothing: until threads are
+//! given the sockets, questions wait in the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -46,8 +47,44 @@ pub(crate) struct Bound {
     /// As the operator wrote it: port 0 lets the system choose.
     pub(crate) requested: SocketAddr,
     pub(crate) address: SocketAddr,
-    pub(crate) udp: Vec<UdpSocket>,
-    pub(crate) tcp: TcpListener,
+    pub(crate) sockets: Sockets,
+}
+
+/// The sockets of one address.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub udp: Vec<UdpSocket>,
+    pub tcp: Vec<TcpListener>,
+}
+
+/// Gives the sockets that an earlier process left for an address, which may be none.
+pub type Inherit<'a> = dyn FnMut(SocketAddr) -> Sockets + 'a;
+
+impl Sockets {
+    fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.tcp.is_empty()
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        match (self.udp.first(), self.tcp.first()) {
+            (Some(udp), _) => udp.local_addr(),
+            (None, Some(tcp)) => tcp.local_addr(),
+            (None, None) => Err(io::ErrorKind::AddrNotAvailable.into()),
+        }
+    }
+
+    /// The same sockets once more.
+    ///
+    /// # Errors
+    /// The process has too many descriptors open.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let udp: io::Result<_> = self.udp.iter().map(UdpSocket::try_clone).collect();
+        let tcp: io::Result<_> = self.tcp.iter().map(TcpListener::try_clone).collect();
+        Ok(Self {
+            udp: udp?,
+            tcp: tcp?,
+        })
+    }
 }
 
 /// Tries, where port 0 asks for any port, until one is free for both UDP and TCP.
@@ -64,7 +101,11 @@ pub(crate) fn bind(
     requested: SocketAddr,
     workers: NonZeroUsize,
     shared: bool,
+    inherited: Sockets,
 ) -> Result<Bound, BindError> {
+    if !inherited.is_empty() {
+        return adopt(requested, workers, inherited);
+    }
     let mut last = None;
     let tries = if requested.port() == 0 {
         ANY_PORT_TRIES
@@ -110,9 +151,75 @@ fn bind_once(
     Ok(Bound {
         requested,
         address,
-        udp,
-        tcp,
+        sockets: Sockets {
+            udp,
+            tcp: vec![tcp],
+        },
     })
+}
+
+/// Makes an earlier process's sockets ours and binds what is missing. Each of them gets a thread,
+/// however few workers there are: questions that wait in it must be answered.
+fn adopt(
+    requested: SocketAddr,
+    workers: NonZeroUsize,
+    inherited: Sockets,
+) -> Result<Bound, BindError> {
+    let error = |protocol| {
+        move |source| BindError {
+            address: requested,
+            protocol,
+            source,
+        }
+    };
+    let address = inherited.address().map_err(error(Transport::Udp))?;
+    let Sockets { udp, tcp } = inherited;
+    let udp = adopt_udp(address, workers.get(), udp).map_err(error(Transport::Udp))?;
+    let tcp = adopt_tcp(address, tcp).map_err(error(Transport::Stream))?;
+    Ok(Bound {
+        requested,
+        address,
+        sockets: Sockets { udp, tcp },
+    })
+}
+
+fn adopt_udp(
+    address: SocketAddr,
+    workers: usize,
+    given: Vec<UdpSocket>,
+) -> io::Result<Vec<UdpSocket>> {
+    if given.is_empty() {
+        probe(address, Transport::Udp)?;
+    }
+    let mut sockets = Vec::with_capacity(workers);
+    for socket in given {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(false)?;
+        prepare_udp(&socket, address)?;
+        sockets.push(UdpSocket::from(socket));
+    }
+    for index in sockets.len()..workers {
+        // One that lacks SO_REUSEPORT, or belongs to another user (a service manager's), can't be
+        // joined: then threads share it.
+        let more = udp_socket(address);
+        let more = match sockets.get(index % sockets.len().max(1)) {
+            Some(given) => more.or_else(|_| given.try_clone())?,
+            None => more?,
+        };
+        sockets.push(more);
+    }
+    Ok(sockets)
+}
+
+fn adopt_tcp(address: SocketAddr, given: Vec<TcpListener>) -> io::Result<Vec<TcpListener>> {
+    if given.is_empty() {
+        probe(address, Transport::Stream)?;
+        return Ok(vec![tcp_listener(address)?]);
+    }
+    for listener in &given {
+        listener.set_nonblocking(true)?;
+    }
+    Ok(given)
 }
 
 /// Is the address free? Returns it with the port that the system chose.
@@ -133,15 +240,20 @@ fn probe(address: SocketAddr, transport: Transport) -> io::Result<SocketAddr> {
 fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(address, Transport::Udp)?;
     socket.set_reuse_port(true)?;
+    prepare_udp(&socket, address)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn prepare_udp(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     // Less than asked for is no reason not to serve.
     let _ = socket.set_recv_buffer_size(UDP_WAITING_BYTES);
     socket.set_read_timeout(Some(udp::RECEIVE_WAIT))?;
     socket.set_write_timeout(Some(udp::SEND_WAIT))?;
     if address.ip().is_unspecified() {
-        udp::ask_for_destination(&socket, address)?;
+        udp::ask_for_destination(socket, address)?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(())
 }
 
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
@@ -170,4 +282,77 @@ fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
 fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     let address = socket.local_addr()?.as_socket();
     address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+    fn bound() -> Bound {
+        let any = "127.0.0.1:0".parse().unwrap();
+        bind(any, TWO, false, Sockets::default()).unwrap()
+    }
+
+    fn adopted(from: &Bound, workers: NonZeroUsize, sockets: Sockets) -> Bound {
+        bind(from.address, workers, false, sockets).unwrap()
+    }
+
+    #[test]
+    fn inherited_sockets_are_all_kept_and_none_is_bound_beside_them() {
+        let first = bound();
+
+        let second = adopted(
+            &first,
+            NonZeroUsize::MIN,
+            first.sockets.try_clone().unwrap(),
+        );
+
+        let Sockets { udp, tcp } = &second.sockets;
+        assert_eq!(
+            (second.address, udp.len(), tcp.len()),
+            (first.address, 2, 1)
+        );
+    }
+
+    #[test]
+    fn what_an_earlier_process_did_not_leave_is_bound() {
+        let Bound {
+            requested,
+            address,
+            sockets,
+        } = bound();
+        let Sockets { udp, tcp } = sockets;
+        drop(tcp);
+        let first = Bound {
+            requested,
+            address,
+            sockets: Sockets {
+                udp,
+                tcp: Vec::new(),
+            },
+        };
+
+        let second = adopted(&first, TWO, first.sockets.try_clone().unwrap());
+
+        assert_eq!(second.sockets.tcp[0].local_addr().unwrap(), address);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_joined_is_shared() {
+        let alone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = alone.local_addr().unwrap();
+        let sockets = Sockets {
+            udp: vec![alone],
+            tcp: Vec::new(),
+        };
+
+        let bound = bind(address, TWO, false, sockets).unwrap();
+
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"question", address).unwrap();
+        let mut octets = [0; 16];
+        assert_eq!(bound.sockets.udp[1].recv(&mut octets).unwrap(), 8);
+    }
 }

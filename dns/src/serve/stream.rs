@@ -26,8 +26,9 @@ use crate::metrics::{Metrics, Tally};
 /// Answers of one connection that wait to be sent. One would do: the next question is read when the
 /// answer before it has left.
 const ANSWERS_WAITING_MAX: usize = 4;
-/// How long a connection has, once the server stops, for what it has already sent.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+/// How long a connection has, once the server stops, for what it has already sent. A new one may
+/// not have sent its first question yet.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Rest after an error in accepting (out of file descriptors, say): it will not go away at once.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -45,41 +46,70 @@ pub(crate) fn run(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>)
 async fn serve(listener: TcpListener, shared: &Arc<Shared>, stop: &Arc<Stop>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let metrics = Metrics::new(Transport::Stream);
-    let mut connections = JoinSet::new();
-    let mut refused: u64 = 0;
+    let mut door = Door {
+        shared,
+        stop,
+        metrics: &metrics,
+        connections: JoinSet::new(),
+        refused: 0,
+    };
     loop {
         let accepted = tokio::select! {
             () = stop.asked() => break,
-            Some(_) = connections.join_next() => continue,
+            Some(_) = door.connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer)) => door.admit(stream, peer),
             Err(error) => {
                 debug!(%error, "could not accept a DNS connection");
                 tokio::time::sleep(ACCEPT_REST).await;
-                continue;
             }
-        };
-        let Some(seat) = Seat::take(shared, &metrics, peer.ip()) else {
-            metrics.connections_refused.increment(1);
-            refused += 1;
+        }
+    }
+    // Clients in the kernel's queue believe that they are connected: closing now would reset them.
+    let listener = listener.into_std()?;
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            door.admit(stream, peer);
+        }
+    }
+    drop(listener);
+    while door.connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Where connections come in.
+struct Door<'a> {
+    shared: &'a Arc<Shared>,
+    stop: &'a Arc<Stop>,
+    metrics: &'a Metrics,
+    connections: JoinSet<()>,
+    refused: u64,
+}
+
+impl Door<'_> {
+    fn admit(&mut self, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let Some(seat) = Seat::take(self.shared, self.metrics, peer.ip()) else {
+            self.metrics.connections_refused.increment(1);
+            self.refused += 1;
             // Ever more rarely: strangers must not write our log.
-            if refused.is_power_of_two() {
+            if self.refused.is_power_of_two() {
                 warn!(
-                    refused,
+                    refused = self.refused,
                     "too many DNS connections over TCP; more are closed at once"
                 );
             }
-            continue;
+            return;
         };
         // Answers are whole; waiting to send them together with later ones only delays them.
         let _ = stream.set_nodelay(true);
-        connections.spawn(Connection::new(seat, stop, peer).run(stream));
+        let connection = Connection::new(seat, self.stop, peer);
+        self.connections.spawn(connection.run(stream));
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
-    Ok(())
 }
 
 /// A client (an IPv4 address, or a /64 of IPv6) may have this part of all connections, …

@@ -364,7 +364,7 @@ mod tests {
     use sealane_model::publish::snapshot_channel;
     use sealane_steering::GeoTable;
 
-    use super::super::bind::bind;
+    use super::super::bind::{Sockets, bind};
     use super::super::stream::Seats;
     use super::*;
     use crate::config::{Config, Limits};
@@ -387,7 +387,13 @@ mod tests {
             rules: Arc::new(ArcSwap::from_pointee(Rules::compile(&config))),
             seats: Seats::default(),
         };
-        let bound = bind("127.0.0.1:0".parse().unwrap(), NonZeroUsize::MIN, false).unwrap();
+        let bound = bind(
+            "127.0.0.1:0".parse().unwrap(),
+            NonZeroUsize::MIN,
+            false,
+            Sockets::default(),
+        )
+        .unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.connect(bound.address).unwrap();
         client.set_nonblocking(true).unwrap();
@@ -398,7 +404,7 @@ mod tests {
         let stop = Stop::default();
         stop.ask();
 
-        run(&bound.udp[0], &shared, &stop);
+        run(&bound.sockets.udp[0], &shared, &stop);
 
         let mut reply = [0; 512];
         let answers = (0..).take_while(|_| client.recv(&mut reply).is_ok());
