@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and what they must never depend on (`ARCHITECTURE.md`, "Direction").
-const NEVER: [(&str, &[&str]); 7] = [
+const NEVER: [(&str, &[&str]); 8] = [
     (
         "model",
         &[
@@ -33,6 +33,17 @@ const NEVER: [(&str, &[&str]); 7] = [
             "sealane-dns",
             "sealane-control",
             "rand",
+        ],
+    ),
+    (
+        "tls",
+        &[
+            "tokio",
+            "serde",
+            "sealane-steering",
+            "sealane-proxy",
+            "sealane-dns",
+            "sealane-control",
         ],
     ),
     (
@@ -207,6 +218,7 @@ fn sources() -> Vec<PathBuf> {
     let rooms = [
         "model",
         "steering",
+        "tls",
         "proxy",
         "dns",
         "control",

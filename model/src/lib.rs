@@ -17,7 +17,7 @@ pub use observation::{Failure, Observation, Outcome};
 pub use publish::{ObservationSender, SnapshotReader, SnapshotWriter};
 pub use snapshot::Snapshot;
 pub use topology::{
-    Addresses, AllDown, Endpoint, EndpointProtocol, EndpointTls, FailoverRule, Location, Member,
-    Pool, Region, Roots, Target, Topology,
+    Addresses, AllDown, CertificatePem, Endpoint, EndpointProtocol, EndpointTls, FailoverRule,
+    Location, Member, Pool, Region, Roots, Target, TlsVersion, Topology,
 };
 pub use unit::{Generation, Ratio, ScopePrefix, Timestamp, Ttl, Weight};

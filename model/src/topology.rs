@@ -4,6 +4,7 @@
 //! [`Snapshot`](crate::Snapshot). Never says whether anything works.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,12 +166,42 @@ pub enum EndpointProtocol {
     Http2,
 }
 
-/// How an endpoint proves who it is. Two endpoints with equal values may share connections' setup.
+/// How an endpoint proves who it is, and how we do. Two endpoints with equal values may share
+/// connections' setup.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EndpointTls {
     /// Never empty: an empty server name would switch verification off in some stacks.
     pub server_name: Arc<str>,
     pub roots: Roots,
+    /// What we show to an endpoint that asks who we are.
+    pub certificate: Option<CertificatePem>,
+    pub minimum: TlsVersion,
+}
+
+/// A certificate chain, leaf first, and the leaf's private key, both as PEM text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CertificatePem {
+    pub chain: Arc<[u8]>,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: Arc<[u8]>,
+}
+
+impl fmt::Debug for CertificatePem {
+    /// Sizes only: a key must not reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificatePem")
+            .field("chain", &format_args!("{} bytes", self.chain.len()))
+            .field("key", &"redacted")
+            .finish()
+    }
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TlsVersion {
+    #[default]
+    Tls12,
+    Tls13,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -291,6 +322,16 @@ mod tests {
 
         assert!((6_400.0..6_700.0).contains(&distance), "{distance}");
         assert_eq!(frankfurt.kilometres_to(frankfurt), 0.0);
+    }
+
+    #[test]
+    fn a_key_is_never_printed() {
+        let pem = CertificatePem {
+            chain: (*b"chain").into(),
+            key: (*b"PRIVATE").into(),
+        };
+
+        assert!(!format!("{pem:?}").contains("PRIVATE"));
     }
 
     #[test]

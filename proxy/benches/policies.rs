@@ -14,8 +14,7 @@
 mod config;
 #[path = "../src/metrics.rs"]
 pub mod metrics;
-#[path = "../src/tls.rs"]
-mod tls;
+
 #[path = "../src/upstream/mod.rs"]
 mod upstream;
 #[path = "../src/http"]

@@ -10,8 +10,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use sealane_model::{PoolId, Ratio};
 use sealane_steering::{GeoTable, SteeringPolicy};
-
-use crate::tls::ServerTls;
+use sealane_tls::ServerTls;
 
 /// The proxy's rules. Replaced whole on reload.
 #[derive(Clone, Debug)]
@@ -43,6 +42,16 @@ pub enum ListenerProtocol {
     Http,
     /// The same over TLS, chosen by ALPN.
     Https(ServerTls),
+}
+
+impl ListenerProtocol {
+    /// With the session tickets' keys of what was served here before.
+    pub(crate) fn keeping_tickets_of(&self, old: &Self) -> Self {
+        match (self, old) {
+            (Self::Https(new), Self::Https(old)) => Self::Https(new.keeping_tickets_of(old)),
+            _ => self.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

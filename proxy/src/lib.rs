@@ -5,7 +5,6 @@
 
 pub mod config;
 pub mod metrics;
-pub mod tls;
 
 mod clock;
 mod explain;
@@ -18,6 +17,7 @@ mod shared;
 mod upstream;
 mod worker;
 
+use std::collections::HashSet;
 use std::io::Result as IoResult;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -33,6 +33,7 @@ use tokio::sync::watch;
 pub use config::Config;
 pub use explain::ExplainError;
 pub use listener::BindError;
+pub use sealane_tls as tls;
 
 use config::Listener;
 use handover::{Held, Inherit, SocketKind, Wanted};
@@ -236,6 +237,9 @@ impl Proxy {
         let world = self.shared.world.load();
         let exists = |id| world.topology.endpoint(id).is_some();
         self.shared.loads.keep_only(exists);
+        let endpoints = world.topology.endpoints();
+        let identities: HashSet<_> = endpoints.filter_map(|one| one.tls.as_ref()).collect();
+        self.shared.tls.retain(|tls| identities.contains(tls));
 
         state.listeners.retain_mut(|bound| keep(bound, &wanted));
         let State { listeners, workers } = &mut *state;
@@ -361,7 +365,10 @@ fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
         return false;
     };
     bound.name = Arc::clone(&listener.name);
-    let rule = ListenerRule::new(&listener.name, &listener.protocol);
+    let protocol = listener
+        .protocol
+        .keeping_tickets_of(&bound.state.rule.load().protocol);
+    let rule = ListenerRule::new(&listener.name, &protocol);
     bound.state.rule.store(Arc::new(rule));
     true
 }

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::server::Acceptor;
+use sealane_tls::ServerTls;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::ListenerProtocol;
 use crate::http::context::Inbound;
@@ -25,7 +28,6 @@ use crate::http::{h1, h2};
 use crate::io::{Transport, Wire};
 use crate::metrics::ListenerMetrics;
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
-use crate::tls::ServerTls;
 use crate::worker::{Worker, note_panic};
 
 /// Connections that the kernel queues for each worker's socket.
@@ -256,8 +258,7 @@ struct Shaken {
 }
 
 async fn handshake(tcp: TcpStream, tls: &ServerTls, within: Duration) -> Option<Shaken> {
-    let acceptor = TlsAcceptor::from(Arc::clone(tls.config()));
-    let stream = match timeout(within, acceptor.accept(tcp)).await {
+    let stream = match timeout(within, shake(tcp, tls)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!("TLS handshake failed: {error}");
@@ -273,4 +274,11 @@ async fn handshake(tcp: TcpStream, tls: &ServerTls, within: Duration) -> Option<
         wire: Wire::new(Transport::ServerTls(Box::new(stream))),
         http2,
     })
+}
+
+/// The client's hello first: what is asked of it depends on the name that it wants.
+async fn shake(tcp: TcpStream, tls: &ServerTls) -> io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+    let chosen = tls.choose(hello.client_hello().server_name());
+    hello.into_stream(chosen.config).await
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use sealane_model::{ObservationSender, SnapshotReader};
+use sealane_tls::Connectors;
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
-use crate::http::connect::TlsIdentities;
 use crate::http::route::RouteTable;
 use crate::upstream::LoadTable;
 
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) observations: ObservationSender,
     pub(crate) loads: LoadTable,
     pub(crate) open: OpenConnections,
-    pub(crate) tls: Arc<TlsIdentities>,
+    pub(crate) tls: Arc<Connectors>,
     pub(crate) phase: watch::Sender<Phase>,
 }
 

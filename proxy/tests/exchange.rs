@@ -12,7 +12,7 @@ use edge::{
     Edge, Http1, Http2, PATIENCE, ask, certificate, connect_tls, listener, reply2, server_tls,
 };
 use sealane_model::Verdict::Up;
-use sealane_model::{AllDown, EndpointTls, Failure, Outcome, Roots, Snapshot};
+use sealane_model::{AllDown, EndpointTls, Failure, Outcome, Roots, Snapshot, TlsVersion};
 use sealane_proxy::config::ListenerProtocol;
 use sealane_proxy::{Deps, Options, Proxy};
 use sealane_testkit::{Mode, ScriptedEndpoint, World};
@@ -940,7 +940,9 @@ async fn grpc_passes_over_tls_and_the_endpoints_name_is_checked() {
     };
     let tls = |name: &str| EndpointTls {
         server_name: name.into(),
-        roots: Roots::Pem(certificate.chain.as_slice().into()),
+        roots: Roots::Pem(certificate.chain.clone()),
+        certificate: None,
+        minimum: TlsVersion::Tls12,
     };
     let serving = async {
         loop {

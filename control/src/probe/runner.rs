@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{Endpoint, EndpointId, Failure, Outcome, PoolId, Target};
+use sealane_tls::Connectors;
 use tokio::task::{self, JoinSet};
 
 use super::http::{self, HttpProbe, HttpTls};
 use super::schedule::{Started, Ticket};
-use super::tls::TlsCache;
 use super::{resolve, tcp};
 use crate::config::{Probe, ProbeKind};
 use crate::core::Work;
@@ -53,7 +53,8 @@ pub(crate) struct Runner {
     owners: HashMap<task::Id, (Started, Work)>,
     probes: Lane,
     lookups: Lane,
-    tls: TlsCache,
+    /// Kept until the configuration changes.
+    tls: Connectors,
 }
 
 /// One kind of work. What waits is bounded by the number of endpoints: each has one at most.
@@ -214,7 +215,7 @@ impl Runner {
                     server_name: tls.server_name.clone(),
                     config,
                 }),
-                Err(error) => return What::Hopeless(Failure::Tls(error)),
+                Err(error) => return What::Hopeless(Failure::Tls(error.to_string())),
             },
         };
         What::Http(Box::new(HttpProbe {

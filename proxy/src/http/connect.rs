@@ -9,17 +9,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use sealane_model::{
-    EndpointId, EndpointProtocol, EndpointTls, Failure, PoolId, Roots, Snapshot, Verdict,
+    EndpointId, EndpointProtocol, EndpointTls, Failure, PoolId, Snapshot, Verdict,
 };
+use sealane_tls::Connectors;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -45,9 +45,6 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// [`STREAMS_PER_CONNECTION_MAX`] streams, the least busy one takes more, which wait inside h2.
 pub(crate) const H2_CONNECTIONS_MAX: usize = 8;
 pub(crate) const STREAMS_PER_CONNECTION_MAX: usize = 100;
-/// TLS configurations kept, one for each identity and protocol. When full, all are forgotten and
-/// made again as needed: the number of identities is the operator's choice, not a stranger's.
-pub(crate) const TLS_IDENTITIES_MAX: usize = 1_024;
 
 /// HTTP/2 windows toward endpoints: one stream, one connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -88,7 +85,7 @@ pub(crate) struct Connections {
     idle_count: Cell<usize>,
     shared: RefCell<HashMap<Key, Rc<Shared>>>,
     metrics: RefCell<HashMap<PoolId, PoolMetrics>>,
-    tls: Arc<TlsIdentities>,
+    tls: Arc<Connectors>,
 }
 
 /// The HTTP/2 connections to one endpoint.
@@ -100,7 +97,7 @@ struct Shared {
 }
 
 impl Connections {
-    pub(crate) fn new(tls: Arc<TlsIdentities>) -> Self {
+    pub(crate) fn new(tls: Arc<Connectors>) -> Self {
         Self {
             idle: RefCell::default(),
             idle_count: Cell::new(0),
@@ -212,7 +209,10 @@ impl Connections {
             return Ok(Wire::new(Transport::Tcp(tcp)));
         };
         let failed = |reason: String| Failure::Tls(reason);
-        let config = self.tls.config(tls, key.protocol)?;
+        let config = self
+            .tls
+            .config(tls, key.protocol)
+            .map_err(|error| failed(error.to_string()))?;
         let name = ServerName::try_from(tls.server_name.to_string())
             .map_err(|error| failed(error.to_string()))?;
         let stream = TlsConnector::from(config)
@@ -387,80 +387,4 @@ fn failure_of_connect(error: &io::Error) -> Failure {
         // probe will tell.
         _ => Failure::Unreachable,
     }
-}
-
-/// How we check who endpoints are: one configuration for each identity, so that sessions resume.
-/// Shared by all workers.
-#[derive(Default)]
-pub(crate) struct TlsIdentities {
-    known: Mutex<HashMap<(EndpointTls, EndpointProtocol), Arc<rustls::ClientConfig>>>,
-}
-
-impl TlsIdentities {
-    fn config(
-        &self,
-        tls: &EndpointTls,
-        protocol: EndpointProtocol,
-    ) -> Result<Arc<rustls::ClientConfig>, Failure> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let identity = (tls.clone(), protocol);
-        if let Some(config) = known.get(&identity) {
-            return Ok(Arc::clone(config));
-        }
-        let config = Arc::new(make_config(tls, protocol).map_err(Failure::Tls)?);
-        if known.len() >= TLS_IDENTITIES_MAX {
-            tracing::warn!(
-                max = TLS_IDENTITIES_MAX,
-                "too many TLS identities: starting over"
-            );
-            known.clear();
-        }
-        known.insert(identity, Arc::clone(&config));
-        Ok(config)
-    }
-}
-
-fn make_config(
-    tls: &EndpointTls,
-    protocol: EndpointProtocol,
-) -> Result<rustls::ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots(&tls.roots)?)
-        .with_no_client_auth();
-    let alpn: &[u8] = match protocol {
-        EndpointProtocol::Http1 => b"http/1.1",
-        EndpointProtocol::Http2 => b"h2",
-    };
-    config.alpn_protocols = vec![alpn.to_vec()];
-    Ok(config)
-}
-
-fn roots(roots: &Roots) -> Result<Arc<rustls::RootCertStore>, String> {
-    static SYSTEM: OnceLock<Arc<rustls::RootCertStore>> = OnceLock::new();
-    let mut store = rustls::RootCertStore::empty();
-    match roots {
-        Roots::System => {
-            return Ok(Arc::clone(SYSTEM.get_or_init(|| {
-                let found = rustls_native_certs::load_native_certs();
-                for error in &found.errors {
-                    tracing::warn!("system root certificates: {error}");
-                }
-                store.add_parsable_certificates(found.certs);
-                Arc::new(store)
-            })));
-        }
-        Roots::Pem(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|error| error.to_string())?;
-                store.add(certificate).map_err(|error| error.to_string())?;
-            }
-        }
-    }
-    if store.is_empty() {
-        return Err("no root certificates".to_owned());
-    }
-    Ok(Arc::new(store))
 }

@@ -204,8 +204,8 @@ pub(crate) async fn ask(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Reply {
 pub(crate) fn certificate() -> CertificatePem {
     let made = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
     CertificatePem {
-        chain: made.cert.pem().into_bytes(),
-        key: made.signing_key.serialize_pem().into_bytes(),
+        chain: made.cert.pem().into_bytes().into(),
+        key: made.signing_key.serialize_pem().into_bytes().into(),
     }
 }
 

@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use sealane_model::{EndpointTls, Roots};
+use sealane_model::{EndpointTls, Roots, TlsVersion};
+use sealane_tls::Connectors;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::probe::tls::TlsCache;
 
 const LIMIT: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(200);
@@ -246,8 +246,10 @@ fn over_tls(server_name: &str, roots: Roots, protocol: EndpointProtocol) -> Http
     let tls = EndpointTls {
         server_name: server_name.into(),
         roots,
+        certificate: None,
+        minimum: TlsVersion::Tls12,
     };
-    let config = TlsCache::default().config(&tls, protocol).unwrap();
+    let config = Connectors::default().config(&tls, protocol).unwrap();
     HttpProbe {
         tls: Some(HttpTls {
             server_name: tls.server_name,

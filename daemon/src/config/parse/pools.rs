@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use sealane_control::config::{Probe, ProbeKind};
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointId, EndpointProtocol, EndpointTls, FailoverRule, Member,
-    Pool, PoolId, Ratio, RegionId, Roots, Target, Weight,
+    Pool, PoolId, Ratio, RegionId, Roots, Target, TlsVersion, Weight,
 };
 use sealane_steering::{SteeringPolicy, Weights};
 
@@ -292,6 +292,8 @@ impl Parser<'_> {
         Some(EndpointTls {
             server_name: name.0.as_str().into(),
             roots,
+            certificate: None,
+            minimum: TlsVersion::Tls12,
         })
     }
 

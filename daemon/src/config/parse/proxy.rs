@@ -102,8 +102,8 @@ impl Parser<'_> {
             let pem = (self.pem(chain), self.pem(key));
             if let (Some(chain_pem), Some(key_pem)) = pem {
                 let pem = CertificatePem {
-                    chain: chain_pem,
-                    key: key_pem,
+                    chain: chain_pem.into(),
+                    key: key_pem.into(),
                 };
                 // Each alone, so that a mistake is where it belongs.
                 match ServerTls::new(std::slice::from_ref(&pem)) {
@@ -437,6 +437,8 @@ fn certificate_mistake(error: &TlsError, chain: &At<Text>, key: &At<Text>) -> Mi
         TlsError::Unusable { reason, .. } => {
             Mistake::new(chain.span, format!("`{chain_name}` cannot serve: {reason}"))
         }
-        TlsError::Setup(reason) => Mistake::new(chain.span, reason.clone()),
+        TlsError::Authorities(reason) | TlsError::Revocations(reason) | TlsError::Setup(reason) => {
+            Mistake::new(chain.span, reason.clone())
+        }
     }
 }
