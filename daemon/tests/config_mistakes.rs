@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sealane::config::{Loaded, Report, load_text};
 use sealane_model::IdBook;
+use sealane_proxy::config::{ListenerProtocol, OnDown};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -458,7 +459,7 @@ fn listeners_have_certificates_when_they_need_them() {
     );
     check(
         &with("{ bind: \"127.0.0.1:80\", certificates: [] }"),
-        &["7:57: a listener of plain `http` has no certificates"],
+        &["7:57: a listener of `http` has no certificates"],
     );
     check(
         &with(
@@ -469,6 +470,48 @@ fn listeners_have_certificates_when_they_need_them() {
             "7:96: /nonexistent/a.key cannot be read: No such file or directory (os error 2)",
         ],
     );
+}
+
+#[test]
+fn a_listener_for_tcp_has_a_pool_and_one_for_http_has_none() {
+    let with = |keys: &str| {
+        let listeners = format!("db: {{ bind: \"127.0.0.1:5432\", {keys} }}, web:");
+        BASE.replace("listeners: { web:", &format!("listeners: {{ {listeners}"))
+    };
+    let loaded = load(&with("protocol: tcp, pool: api")).unwrap();
+    let ListenerProtocol::Tcp { how, .. } = &loaded.rules.proxy.listeners[0].protocol else {
+        panic!("{loaded:?}");
+    };
+    assert_eq!(how.timeouts.connect.as_secs(), 1);
+    assert_eq!(how.timeouts.idle.as_secs(), 3_600);
+    assert_eq!(how.timeouts.lifetime, None);
+    assert_eq!(how.on_down, OnDown::Keep);
+
+    check(
+        &with("protocol: tcp"),
+        &["7:54: the listener `db` lacks a pool"],
+    );
+    check(
+        &with("protocol: tcp, pool: apo"),
+        &["7:65: there is no pool `apo`"],
+    );
+    check(
+        &with("protocol: tcp, pool: api, certificates: []"),
+        &["7:84: a listener of `tcp` has no certificates"],
+    );
+    check(
+        &with("pool: api, timeouts: { idle: 5s }, on_down: close"),
+        &[
+            "7:50: a listener of `http` has no pool of its own",
+            "7:65: a listener of `http` has no `timeouts`",
+            "7:88: a listener of `http` has no `on_down`",
+        ],
+    );
+    let over_tls = with("protocol: tcp, pool: api").replace(
+        "{ address: \"10.0.0.1:80\" }",
+        "{ address: \"10.0.0.1:80\", tls: {} }",
+    );
+    check(&over_tls, &["7:65: the pool `api` is spoken to over TLS"]);
 }
 
 /// A folder with a certificate, its key, and the key of another one.

@@ -14,7 +14,10 @@
 mod config;
 #[path = "../src/metrics.rs"]
 pub mod metrics;
-
+#[path = "../src/tcp"]
+mod tcp {
+    pub(crate) mod end;
+}
 #[path = "../src/upstream/mod.rs"]
 mod upstream;
 #[path = "../src/http"]

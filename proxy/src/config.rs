@@ -42,6 +42,47 @@ pub enum ListenerProtocol {
     Http,
     /// The same over TLS, chosen by ALPN.
     Https(ServerTls),
+    /// Whatever flows over TCP, both ways.
+    Tcp { to: Destination, how: SessionRule },
+}
+
+impl ListenerProtocol {
+    /// Its requests find their pools by [`Config::routes`].
+    #[must_use]
+    pub const fn is_http(&self) -> bool {
+        matches!(self, Self::Http | Self::Https(_))
+    }
+}
+
+/// Who serves the sessions of a listener that is not HTTP's.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    pub pool: PoolId,
+    pub steering: Arc<SteeringPolicy>,
+}
+
+/// What a session may do.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRule {
+    pub timeouts: SessionTimeouts,
+    pub on_down: OnDown,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct SessionTimeouts {
+    /// For one connection to an endpoint.
+    pub connect: Duration,
+    /// Without a byte either way.
+    pub idle: Duration,
+    /// Whatever moves. `None`: for good.
+    pub lifetime: Option<Duration>,
+}
+
+/// What becomes of sessions whose endpoint goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    Keep,
+    Close,
 }
 
 impl ListenerProtocol {

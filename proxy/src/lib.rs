@@ -1,7 +1,7 @@
-//! The L7 data plane: accepts, routes, selects an endpoint, relays, settles.
+//! The L4 and L7 data plane: accepts, routes, selects an endpoint, relays, settles.
 //!
 //! Built by the daemon from [`Config`] and [`Deps`]; knows neither DNS nor control. Read
-//! `http::exchange` first, then `upstream::select`.
+//! `http::exchange` first (or `tcp` for what is not HTTP), then `upstream::select`.
 
 pub mod config;
 pub mod metrics;
@@ -14,6 +14,7 @@ mod io;
 mod listener;
 mod random;
 mod shared;
+mod tcp;
 mod upstream;
 mod worker;
 

@@ -2,12 +2,12 @@
 //!
 //! Each worker has a socket of its own for each address (`SO_REUSEPORT`), so that the kernel
 //! spreads connections and no worker wakes another. Knows TLS and ALPN; HTTP begins in
-//! [`crate::http`].
+//! [`crate::http`], sessions in [`crate::tcp`].
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,8 +26,9 @@ use crate::http::context::Inbound;
 use crate::http::h1::Served;
 use crate::http::{h1, h2};
 use crate::io::{Transport, Wire};
-use crate::metrics::ListenerMetrics;
+use crate::metrics::{ListenerMetrics, SessionMetrics};
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
+use crate::tcp;
 use crate::worker::{Worker, note_panic};
 
 /// Connections that the kernel queues for each worker's socket.
@@ -53,16 +54,31 @@ pub(crate) struct ListenerState {
 }
 
 pub(crate) struct ListenerRule {
+    pub(crate) name: Arc<str>,
     pub(crate) protocol: ListenerProtocol,
     pub(crate) metrics: ListenerMetrics,
+    /// For listeners whose connections are sessions.
+    sessions: OnceLock<Arc<SessionMetrics>>,
 }
 
 impl ListenerRule {
     pub(crate) fn new(name: &Arc<str>, protocol: &ListenerProtocol) -> Self {
-        Self {
+        let rule = Self {
+            name: Arc::clone(name),
             protocol: protocol.clone(),
             metrics: ListenerMetrics::new(name),
+            sessions: OnceLock::new(),
+        };
+        if !protocol.is_http() {
+            // Numbers that are there from the start, as 0.
+            rule.sessions();
         }
+        rule
+    }
+
+    pub(crate) fn sessions(&self) -> &Arc<SessionMetrics> {
+        let make = || Arc::new(SessionMetrics::new(&self.name));
+        self.sessions.get_or_init(make)
     }
 }
 
@@ -198,7 +214,7 @@ fn admit(
     };
     rule.metrics.accepts.increment(1);
     // A service manager's IPv6 socket may take IPv4 clients as well.
-    let peer = peer.ip().to_canonical();
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     connections.spawn_local(connection(tcp, peer, rule, Rc::clone(worker), open));
 }
 
@@ -214,7 +230,7 @@ impl Drop for Gauged {
 /// One client connection, from its first byte to its last.
 async fn connection(
     tcp: TcpStream,
-    peer: IpAddr,
+    peer: SocketAddr,
     rule: Arc<ListenerRule>,
     worker: Rc<Worker>,
     _open: OpenGuard,
@@ -226,7 +242,7 @@ async fn connection(
     }
     let inbound = |scheme| Inbound {
         worker: Rc::clone(&worker),
-        peer,
+        peer: peer.ip(),
         scheme,
     };
     match &gauged.0.protocol {
@@ -248,6 +264,10 @@ async fn connection(
             } else {
                 h1::serve(&shaken.wire, &inbound, false).await;
             }
+        }
+        ListenerProtocol::Tcp { to, how } => {
+            let rule = Arc::clone(&gauged.0);
+            Box::pin(tcp::serve(tcp, peer, rule, to, how, &worker)).await;
         }
     }
 }

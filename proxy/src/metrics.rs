@@ -16,12 +16,15 @@ use sealane_model::{Failure, RegionId};
 use sealane_steering::Reason;
 
 use crate::http::retry::GiveUp;
+use crate::tcp::end::End;
+use crate::upstream::Selected;
 
 /// Says what each metric of the proxy means. Called once, after the recorder is installed.
 pub fn describe() {
     describe_requests();
     describe_attempts();
     describe_connections();
+    describe_sessions();
 }
 
 fn describe_requests() {
@@ -107,6 +110,42 @@ fn describe_connections() {
         "proxy_handshake_failures_total",
         Unit::Count,
         "TLS handshakes that failed or took too long, by listener"
+    );
+}
+
+fn describe_sessions() {
+    describe_counter!(
+        "proxy_sessions_total",
+        Unit::Count,
+        "TCP sessions that ended, by listener and end: finished, client_reset, endpoint_reset, \
+         idle, lifetime, endpoint_down (closed because its endpoint went down), no_endpoint (none \
+         could be connected to) or cut_off (at the end of a drain)"
+    );
+    describe_histogram!(
+        "proxy_session_seconds",
+        Unit::Seconds,
+        "From a TCP session's beginning to its end, by listener"
+    );
+    describe_counter!(
+        "proxy_session_received_bytes_total",
+        Unit::Bytes,
+        "Bytes taken from clients in TCP sessions, by listener"
+    );
+    describe_counter!(
+        "proxy_session_sent_bytes_total",
+        Unit::Bytes,
+        "Bytes taken from endpoints for clients in TCP sessions, by listener"
+    );
+    describe_counter!(
+        "proxy_session_attempts_total",
+        Unit::Count,
+        "Connections to endpoints that TCP sessions tried, by listener, region and the reason for \
+         choosing the region"
+    );
+    describe_counter!(
+        "proxy_session_attempt_failures_total",
+        Unit::Count,
+        "Connections to endpoints that TCP sessions did not get, by listener and cause"
     );
 }
 
@@ -274,6 +313,64 @@ impl ListenerMetrics {
 impl std::fmt::Debug for ListenerMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ListenerMetrics").finish_non_exhaustive()
+    }
+}
+
+/// What the sessions of one listener count; shared by all workers, survives reloads by its name.
+pub(crate) struct SessionMetrics {
+    listener: SharedString,
+    ended: [Counter; End::ALL.len()],
+    seconds: Histogram,
+    received: Counter,
+    sent: Counter,
+}
+
+impl SessionMetrics {
+    pub(crate) fn new(listener: &Arc<str>) -> Self {
+        let label = || SharedString::from(Arc::clone(listener));
+        Self {
+            listener: label(),
+            ended: End::ALL.map(
+                |end| counter!("proxy_sessions_total", "listener" => label(), "end" => end.as_str()),
+            ),
+            seconds: histogram!("proxy_session_seconds", "listener" => label()),
+            received: counter!("proxy_session_received_bytes_total", "listener" => label()),
+            sent: counter!("proxy_session_sent_bytes_total", "listener" => label()),
+        }
+    }
+
+    pub(crate) fn ended(&self, end: End, took: Duration) {
+        self.ended[end as usize].increment(1);
+        self.seconds.record(took);
+    }
+
+    pub(crate) fn moved(&self, received: u64, sent: u64) {
+        self.received.increment(received);
+        self.sent.increment(sent);
+    }
+
+    pub(crate) fn attempt(&self, selected: &Selected) {
+        let attempts = counter!(
+            "proxy_session_attempts_total",
+            "listener" => self.listener.clone(),
+            "region" => Arc::clone(&selected.region_name),
+            "reason" => selected.reason.as_str()
+        );
+        attempts.increment(1);
+    }
+
+    pub(crate) fn attempt_failed(&self, cause: &Failure) {
+        let (listener, cause) = (self.listener.clone(), cause.as_str());
+        counter!("proxy_session_attempt_failures_total", "listener" => listener, "cause" => cause)
+            .increment(1);
+    }
+}
+
+impl std::fmt::Debug for SessionMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionMetrics")
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,8 @@ use crate::clock;
 use crate::http::connect::{Connections, SWEEP_EVERY};
 use crate::listener::{Opened, accept};
 use crate::shared::{Phase, Shared};
+use crate::tcp::relay::Kit;
+use crate::tcp::watch::Watch;
 
 /// Listeners waiting to be taken up by one worker. A worker takes them up within milliseconds;
 /// were it full, the listener would lack that worker, which is logged as our own fault.
@@ -26,6 +28,9 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     /// Bytes of requests' bodies that are kept for another attempt.
     pub(crate) kept_for_replay: Rc<Cell<usize>>,
+    /// What TCP sessions move their bytes with.
+    pub(crate) kit: Kit,
+    pub(crate) watch: Watch,
 }
 
 /// The other threads' end of a worker.
@@ -63,12 +68,16 @@ async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
     let worker = Rc::new(Worker {
         connections: Connections::new(Arc::clone(&shared.tls)),
         kept_for_replay: Rc::default(),
+        kit: Kit::default(),
+        watch: Watch::default(),
         shared,
     });
     let mut phase = worker.shared.phase.subscribe();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listeners = JoinSet::new();
+    let mut published = worker.shared.world.clone();
+    let mut is_published = true;
     loop {
         tokio::select! {
             Some(opened) = opened.recv() => {
@@ -78,6 +87,10 @@ async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
             _ = sweep.tick() => {
                 let world = worker.shared.world.load();
                 worker.connections.sweep(&world, clock::now());
+            }
+            more = published.changed(), if is_published => {
+                worker.watch.look(&published.load());
+                is_published = more;
             }
             // An error means that the proxy is gone.
             _ = phase.wait_for(|phase| *phase == Phase::Ended) => break,

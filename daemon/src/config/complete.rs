@@ -1,19 +1,24 @@
 //! Fills in what the file leaves out: the operator's `defaults:`, then ours.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::decode::{At, Entry, Shape, Table};
 use super::expand::Environment;
 use super::places;
 use super::source::Span;
 use super::spec::{
-    DefaultsSpec, EndpointSpec, FileSpec, NodeSpec, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec,
-    RegionSpec, RouteDefaultsSpec, RouteSpec, SoaSpec, SteeredSpec, TimeoutsSpec, ZoneSpec,
+    DefaultsSpec, EndpointSpec, FileSpec, ListenerKind, ListenerSpec, NodeSpec, OnDownWord, Point,
+    PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec, RouteDefaultsSpec, RouteSpec,
+    SessionTimeoutsSpec, SoaSpec, SteeredSpec, TimeoutsSpec, ZoneSpec,
 };
-use super::unit::{Reach, Text, Version};
+use super::unit::{Period, Reach, Text, Version};
 
 /// Set by service managers (systemd's `StateDirectory=`): where state may be kept.
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+
+/// Pools of database connections are silent for long.
+const TCP_IDLE: Duration = Duration::from_secs(3_600);
 
 pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
     if let Some(defaults) = spec.defaults.take() {
@@ -32,6 +37,13 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
             complete_pool(&mut pool.value);
         }
     }
+    let listeners = spec
+        .listeners
+        .iter_mut()
+        .flat_map(|table| &mut table.value.0);
+    for listener in listeners.filter_map(|entry| entry.value.as_mut()) {
+        complete_listener(&mut listener.value);
+    }
     if let Some(routes) = &mut spec.routes {
         for route in &mut routes.value.0 {
             if let Some(timeouts) = &mut route.value.timeouts {
@@ -49,6 +61,25 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
         }
     }
     complete_regions(spec);
+}
+
+/// What is left out depends on what is spoken.
+fn complete_listener(listener: &mut ListenerSpec) {
+    let kind = listener.protocol.as_ref().map(|protocol| protocol.value);
+    if kind != Some(ListenerKind::Tcp) {
+        return;
+    }
+    let timeouts = listener
+        .timeouts
+        .get_or_insert_with(|| At::unwritten(SessionTimeoutsSpec::default()));
+    timeouts.value.fill();
+    timeouts
+        .value
+        .idle
+        .get_or_insert(At::unwritten(Period(TCP_IDLE)));
+    listener
+        .on_down
+        .get_or_insert(At::unwritten(OnDownWord::Keep));
 }
 
 /// Limits that nobody wrote give way to those that somebody wrote.

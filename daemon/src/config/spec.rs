@@ -19,6 +19,8 @@ pub type WeightNumber = Whole<0, 1_000_000>;
 pub type ProbePeriod = Period<100, 3_600_000>;
 /// A time limit of the data plane: 1 ms – 1 h.
 pub type Limit = Period<1, 3_600_000>;
+/// How long a session may be silent, or live: 1 ms – 7 days.
+pub type SessionPeriod = Period<1, 604_800_000>;
 /// A TTL: 0 – 7 days.
 pub type TtlText = Lifetime<0, 604_800>;
 
@@ -35,7 +37,7 @@ shape! {
         defaults: DefaultsSpec,
         /// Sets of endpoints that serve the same thing, by name.
         pools: Table<PoolSpec> = "{}",
-        /// Addresses on which HTTP is accepted, by name.
+        /// Addresses on which clients are served, by name.
         listeners: Table<ListenerSpec> = "{}",
         /// Which requests go to which pool.
         routes: List<RouteSpec> = "[]",
@@ -384,16 +386,22 @@ impl Shape for AllDownSpec {
 }
 
 shape! {
-    /// Addresses on which HTTP is accepted.
+    /// Addresses on which clients are served.
     ListenerSpec {
         /// Addresses with ports.
         bind: OneOrMany<Bind> = required,
-        /// `http` (also HTTP/2 by prior knowledge) or `https` (HTTP/1.1 and HTTP/2 over TLS).
+        /// `http` (also HTTP/2 by prior knowledge), `https` (HTTP/1.1 and HTTP/2 over TLS) or `tcp`.
         protocol: ListenerKind = "http",
         /// For `https`: chosen by server name; the first one is for clients that send none.
         certificates: List<CertificateSpec>,
+        /// For `tcp`: the pool that serves.
+        pool: Text,
+        /// For `tcp`: time limits of sessions.
+        timeouts: SessionTimeoutsSpec,
+        /// For `tcp`: what becomes of sessions whose endpoint goes down. `keep` when left out.
+        on_down: OnDownWord,
     }
-    later ["pool", "role", "proxy_protocol", "client_ca", "alpn", "limits", "sni", "quic"]
+    later ["role", "proxy_protocol", "client_ca", "alpn", "limits", "sni", "quic"]
 }
 
 choice! {
@@ -401,8 +409,32 @@ choice! {
     ListenerKind {
         Http = "http",
         Https = "https",
+        /// Bytes as they come.
+        Tcp = "tcp",
     }
-    later ["tcp", "udp", "tls", "h3", "quic"]
+    later ["udp", "tls", "h3", "quic"]
+}
+
+shape! {
+    /// Time limits of what is carried without a look inside.
+    SessionTimeoutsSpec {
+        /// For one connection to an endpoint.
+        connect: Limit = "1s",
+        /// Without a byte either way. `1h` for `tcp` when left out.
+        idle: SessionPeriod,
+        /// Whatever moves. No limit when left out.
+        lifetime: SessionPeriod,
+    }
+}
+
+choice! {
+    /// What becomes of sessions whose endpoint goes down.
+    OnDownWord {
+        /// They go on while they can.
+        Keep = "keep",
+        /// They are closed, so that clients come back to another endpoint.
+        Close = "close",
+    }
 }
 
 shape! {

@@ -371,7 +371,8 @@ fn is_alive(wire: &Wire) -> bool {
     matches!(wire.poll_silent(&mut cx), Poll::Pending)
 }
 
-fn prepare(tcp: &TcpStream) -> io::Result<()> {
+/// Says at once what is written, and finds out when the peer is gone.
+pub(crate) fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(KEEPALIVE_AFTER)
@@ -379,7 +380,7 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
 }
 
-fn failure_of_connect(error: &io::Error) -> Failure {
+pub(crate) fn failure_of_connect(error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Failure::Refused,
         io::ErrorKind::TimedOut => Failure::ConnectTimedOut,

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
+use sealane_proxy::config::Listener;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
 use super::decode::{At, Table, nearest};
@@ -25,6 +26,7 @@ use super::source::Span;
 use super::spec::{DnsSpec, FileSpec, GeoSpec, NodeSpec, OverrideSpec, RegionSpec};
 use super::unit::Text;
 use super::{Node, Rules};
+use proxy::is_http;
 
 /// The file in `node.state_dir` that holds the health map over a restart.
 const STATE_FILE: &str = "health.json";
@@ -67,7 +69,7 @@ pub(super) fn parse(
     let topology = Arc::new(Topology::new(regions, pools, endpoints));
     let geo = parser.geo(dns.as_ref());
     let listeners = parser.listeners(listeners.as_ref());
-    let routes = parser.routes(routes.as_ref(), !listeners.is_empty());
+    let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
     let dns = parser.dns(dns.as_ref(), geo.clone());
     let admin = parser.admin(admin.as_ref());
@@ -114,6 +116,8 @@ struct KnownPool {
     steering: Option<Arc<SteeringPolicy>>,
     span: Span,
     used: bool,
+    /// Where its first endpoint is that is spoken to over TLS.
+    tls: Option<Span>,
 }
 
 impl Parser<'_> {
@@ -277,7 +281,7 @@ impl Parser<'_> {
     fn check_purpose(
         &mut self,
         spec: &FileSpec,
-        listeners: &[sealane_proxy::config::Listener],
+        listeners: &[Listener],
         dns: &Option<sealane_dns::config::Config>,
     ) {
         let serves_names = dns.as_ref().is_none_or(|dns| !dns.zones.is_empty());
@@ -303,7 +307,8 @@ impl Parser<'_> {
         let mut unused: Vec<_> = self.pools.iter().filter(|(_, pool)| !pool.used).collect();
         unused.sort_unstable_by_key(|(_, pool)| pool.span);
         for (name, pool) in unused {
-            let message = format!("no route and no steered name leads to the pool `{name}`");
+            let message =
+                format!("no route, no listener and no steered name leads to the pool `{name}`");
             self.notes.warn(pool.span, message);
         }
     }

@@ -54,6 +54,7 @@ impl Parser<'_> {
                 steering,
                 span: entry.name.span,
                 used: false,
+                tls: entry.value.as_ref().and_then(first_tls),
             };
             self.pools.insert(entry.name.value.clone(), known);
         }
@@ -604,6 +605,19 @@ impl Parser<'_> {
             );
         }
     }
+}
+
+/// Where the pool's first endpoint is that is spoken to over TLS.
+fn first_tls(pool: &At<PoolSpec>) -> Option<Span> {
+    let members = pool
+        .value
+        .regions
+        .iter()
+        .flat_map(|table| table.value.iter());
+    let members = members.filter_map(|entry| entry.value.as_ref());
+    let lists = members.filter_map(|member| member.value.endpoints.as_ref());
+    let mut endpoints = lists.flat_map(|list| list.value.iter());
+    endpoints.find_map(|endpoint| Some(endpoint.value.tls.as_ref()?.span))
 }
 
 fn weight_of(weight: Option<&At<WeightNumber>>) -> Option<Weight> {

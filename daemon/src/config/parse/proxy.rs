@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue, Method};
 use sealane_model::Ratio;
 use sealane_proxy::config::{
-    HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, RetryPolicy, Route, RouteMatch,
-    Timeouts,
+    Destination, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, OnDown, RetryPolicy,
+    Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
 use sealane_proxy::tls::{CertificatePem, ServerTls, TlsError};
 
@@ -16,8 +16,8 @@ use super::super::error::Mistake;
 use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    CertificateSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, RetrySpec, RouteSpec,
-    TimeoutsSpec,
+    CertificateSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec,
+    RouteSpec, SessionTimeoutsSpec, TimeoutsSpec,
 };
 use super::super::unit::{Text, host_name, print_duration};
 use super::Parser;
@@ -40,7 +40,10 @@ impl Parser<'_> {
             broken,
             bind,
             protocol,
-            certificates,
+            certificates: _,
+            pool: _,
+            timeouts: _,
+            on_down: _,
         } = &spec.value;
         let bind = bind.as_ref()?;
         if bind.value.is_empty() && !broken {
@@ -52,39 +55,101 @@ impl Parser<'_> {
             self.bind(address.value.0, address.span, &who);
         }
         let protocol = protocol.as_ref()?;
-        let protocol = match (protocol.value, certificates) {
-            (ListenerKind::Http, None) => ListenerProtocol::Http,
-            (ListenerKind::Http, Some(certificates)) => {
-                self.notes.mistake(
-                    Mistake::new(
-                        certificates.span,
-                        "a listener of plain `http` has no certificates",
-                    )
-                    .help("write `protocol: https`"),
-                );
-                return None;
-            }
-            (ListenerKind::Https, Some(certificates)) if !certificates.value.is_empty() => {
-                ListenerProtocol::Https(self.certificates(certificates)?)
-            }
-            (ListenerKind::Https, _) => {
-                if !broken {
-                    self.notes.mistake(
-                        Mistake::new(
-                            protocol.span,
-                            format!("the listener `{}` lacks a certificate", name.value),
-                        )
-                        .expected("`certificates: [{ chain: FILE, key: FILE }]`"),
-                    );
-                }
-                return None;
-            }
+        let misplaced = self.misplaced(protocol.value, &spec.value);
+        let protocol = match protocol.value {
+            ListenerKind::Http => Some(ListenerProtocol::Http),
+            ListenerKind::Https => self.https(name, &spec.value),
+            ListenerKind::Tcp => self.tcp(name, &spec.value),
         };
         Some(Listener {
             name: name.as_str().into(),
             bind: bind.value.iter().map(|at| at.value.0).collect(),
-            protocol,
+            protocol: protocol.filter(|_| !misplaced)?,
         })
+    }
+
+    /// Are there keys that say nothing for such a listener? Each is a mistake.
+    fn misplaced(&mut self, kind: ListenerKind, spec: &ListenerSpec) -> bool {
+        let before = self.notes.count();
+        let is_http = matches!(kind, ListenerKind::Http | ListenerKind::Https);
+        let word = kind.as_str();
+        if kind != ListenerKind::Https
+            && let Some(certificates) = &spec.certificates
+        {
+            let message = format!("a listener of `{word}` has no certificates");
+            let mut mistake = Mistake::new(certificates.span, message);
+            if kind == ListenerKind::Http {
+                mistake = mistake.help("write `protocol: https`");
+            }
+            self.notes.mistake(mistake);
+        }
+        if is_http && let Some(pool) = &spec.pool {
+            let message = format!("a listener of `{word}` has no pool of its own");
+            let mistake = Mistake::new(pool.span, message);
+            self.notes
+                .mistake(mistake.help("write `routes: [{ pool: NAME }]`, or another `protocol`"));
+        }
+        let of_sessions = [
+            ("timeouts", spec.timeouts.as_ref().map(|at| at.span)),
+            ("on_down", spec.on_down.as_ref().map(|at| at.span)),
+        ];
+        for (key, span) in of_sessions {
+            if is_http && let Some(span) = span {
+                let message = format!("a listener of `{word}` has no `{key}`");
+                self.notes.wrong(span, message);
+            }
+        }
+        self.notes.count() != before
+    }
+
+    fn https(&mut self, name: &At<String>, spec: &ListenerSpec) -> Option<ListenerProtocol> {
+        match &spec.certificates {
+            Some(certificates) if !certificates.value.is_empty() => {
+                Some(ListenerProtocol::Https(self.certificates(certificates)?))
+            }
+            _ => {
+                let message = format!("the listener `{}` lacks a certificate", name.value);
+                let expected = "`certificates: [{ chain: FILE, key: FILE }]`";
+                self.lacks(spec, message, expected);
+                None
+            }
+        }
+    }
+
+    fn tcp(&mut self, name: &At<String>, spec: &ListenerSpec) -> Option<ListenerProtocol> {
+        let Some(pool) = &spec.pool else {
+            let message = format!("the listener `{}` lacks a pool", name.value);
+            self.lacks(spec, message, "`pool: NAME`");
+            return None;
+        };
+        Some(ListenerProtocol::Tcp {
+            to: self.destination(pool)?,
+            how: session_rule(spec)?,
+        })
+    }
+
+    /// The pool that serves sessions.
+    fn destination(&mut self, pool: &At<Text>) -> Option<Destination> {
+        let (id, steering) = self.pool(pool)?;
+        if let Some(tls) = self.pools.get(&pool.0).and_then(|known| known.tls) {
+            let message = format!("the pool `{}` is spoken to over TLS", pool.0);
+            self.notes.mistake(
+                Mistake::new(pool.span, message)
+                    .related(tls, "here")
+                    .help("sessions are passed on as they are, TLS included: leave `tls` out"),
+            );
+            return None;
+        }
+        Some(Destination { pool: id, steering })
+    }
+
+    /// Says so, unless what is lacking may be what another mistake is about.
+    fn lacks(&mut self, spec: &ListenerSpec, message: String, expected: &str) {
+        if !spec.broken {
+            let span = spec.protocol.as_ref().map_or(spec.span, |at| at.span);
+            self.notes
+                .mistake(Mistake::new(span, message).expected(expected));
+        }
     }
 
     fn certificates(&mut self, list: &At<List<CertificateSpec>>) -> Option<ServerTls> {
@@ -413,6 +478,37 @@ fn retry_policy(spec: &At<RetrySpec>) -> Option<RetryPolicy> {
         attempts: u32::try_from(attempts.as_ref()?.value.0).ok()?,
         budget: Ratio::new(budget.as_ref()?.value.0)?,
     })
+}
+
+/// Routes say where its requests go.
+pub(super) const fn is_http(listener: &Listener) -> bool {
+    listener.protocol.is_http()
+}
+
+/// `None`: a limit could not be read.
+fn session_rule(spec: &ListenerSpec) -> Option<SessionRule> {
+    let SessionTimeoutsSpec {
+        span: _,
+        broken: _,
+        connect,
+        idle,
+        lifetime,
+    } = &spec.timeouts.as_ref()?.value;
+    Some(SessionRule {
+        timeouts: SessionTimeouts {
+            connect: connect.as_ref()?.value.0,
+            idle: idle.as_ref()?.value.0,
+            lifetime: lifetime.as_ref().map(|at| at.value.0),
+        },
+        on_down: on_down(spec.on_down.as_ref()?.value),
+    })
+}
+
+const fn on_down(word: OnDownWord) -> OnDown {
+    match word {
+        OnDownWord::Keep => OnDown::Keep,
+        OnDownWord::Close => OnDown::Close,
+    }
 }
 
 fn certificate_mistake(error: &TlsError, chain: &At<Text>, key: &At<Text>) -> Mistake {
