@@ -102,11 +102,7 @@ const NEVER: [(&str, &[&str]); 8] = [
 const BORDERS: [(&str, &[&str]); 4] = [
     (
         "pingora_core",
-        &[
-            "proxy/src/http/border.rs",
-            "proxy/src/http/client.rs",
-            "proxy/src/http/endpoint.rs",
-        ],
+        &["proxy/src/http/border.rs", "proxy/src/http/client.rs"],
     ),
     ("hickory_server", &["dns/src/serve/stream.rs"]),
     (

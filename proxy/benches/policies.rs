@@ -12,6 +12,8 @@
 
 #[path = "../src/config.rs"]
 mod config;
+#[path = "../src/h1/mod.rs"]
+mod h1;
 #[path = "../src/metrics.rs"]
 pub mod metrics;
 #[path = "../src/tcp"]
@@ -22,7 +24,10 @@ mod tcp {
 mod upstream;
 #[path = "../src/http"]
 mod http {
+    pub(crate) mod fields;
     pub(crate) mod headers;
+    pub(crate) mod message;
+    pub(crate) mod refuse;
     pub(crate) mod retry;
     pub(crate) mod route;
 }
@@ -31,14 +36,16 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::http::{HeaderMap, HeaderValue, Method, Version};
+use ::http::{Method, Version};
 use sealane_model::Verdict::{Down, Up};
-use sealane_model::{EndpointProtocol, PoolId, Ratio, Snapshot};
+use sealane_model::{PoolId, Ratio, Snapshot};
 use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy, Weights};
 use sealane_testkit::{Names, World};
 
 use crate::config::{HostPattern, RetryPolicy, Route, RouteMatch, Timeouts};
-use crate::http::headers::{Forwarding, toward_endpoint};
+use crate::h1::head;
+use crate::http::fields::Fields;
+use crate::http::headers::{Forwarding, PeerText, request_id, toward_endpoint};
 use crate::http::route::RouteTable;
 use crate::upstream::budget::Budget;
 use crate::upstream::{LoadTable, SelectAsk, select};
@@ -57,7 +64,7 @@ fn main() {
 fn routes_found(count: usize) {
     let routes: Vec<Route> = (0..count).map(|at| route(at, count)).collect();
     let table = RouteTable::new(&routes);
-    let headers = HeaderMap::new();
+    let headers = Fields::new();
     let find = |host: &str, path: &str| {
         let found = table.find(black_box(host), black_box(path), &Method::GET, &headers);
         black_box(found.is_some());
@@ -106,45 +113,41 @@ fn route(at: usize, count: usize) -> Route {
 }
 
 fn headers_forwarded() {
-    let browser: HeaderMap = [
-        ("host", "www.example.test"),
-        ("connection", "keep-alive"),
-        ("accept", "text/html,application/xhtml+xml,*/*;q=0.8"),
-        ("accept-encoding", "gzip, deflate, br"),
-        ("accept-language", "en"),
-        ("cookie", "session=0123456789abcdef"),
-        ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
-        (
-            "traceparent",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ),
-    ]
-    .into_iter()
-    .map(|(name, value)| {
-        (
-            name.parse().expect("a name"),
-            HeaderValue::from_static(value),
-        )
-    })
-    .collect();
-    let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+    let text = "GET /v1/users?x=1 HTTP/1.1\r\n\
+        Host: www.example.test\r\n\
+        Connection: keep-alive\r\n\
+        Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\
+        Accept-Encoding: gzip, deflate, br\r\n\
+        Accept-Language: en\r\n\
+        Cookie: session=0123456789abcdef\r\n\
+        User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+        Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n";
+    measure("a browser's head read", || {
+        black_box(head::request(black_box(text.as_bytes()).to_vec()).is_ok());
+    });
+    let Ok(read) = head::request(text.as_bytes().to_vec()) else {
+        unreachable!("it is lawful");
+    };
+    let peer = PeerText::new([203, 0, 113, 7].into());
+    let id = request_id(&read.head.fields, false, 7);
     let forwarding = Forwarding {
-        peer: [203, 0, 113, 7].into(),
+        peer: &peer,
         trusted_peer: false,
         scheme: "https",
-        host: "www.example.test",
         request_id: &id,
         upgrade: false,
         received: Version::HTTP_11,
-        toward: EndpointProtocol::Http1,
     };
-    measure("headers toward endpoint, their clone included", || {
-        let mut headers = browser.clone();
-        toward_endpoint(&mut headers, &forwarding);
-        black_box(headers);
+    let mut out = bytes::BytesMut::with_capacity(4_096);
+    measure("headers toward endpoint, cloned and written", || {
+        let mut head = read.head.for_attempt();
+        toward_endpoint(&mut head.fields, &forwarding);
+        out.clear();
+        head.write_to(&mut out);
+        black_box(&out);
     });
-    measure("headers cloned only", || {
-        black_box(browser.clone());
+    measure("head cloned only", || {
+        black_box(read.head.for_attempt());
     });
 }
 

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ::http::{HeaderMap, Method, Uri};
+use ::http::{Method, Uri};
 use sealane_steering::{Ask, ClientPlace, Decision, How};
 
+use crate::http::fields::Fields;
 use crate::shared::Shared;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +29,7 @@ pub(crate) fn explain(
     let rules = shared.rules.load();
     let found = rules
         .routes
-        .find(host, uri.path(), &Method::GET, &HeaderMap::new());
+        .find(host, uri.path(), &Method::GET, &Fields::new());
     let route = found.ok_or_else(|| ExplainError::NoRoute {
         host: host.to_owned(),
         path: uri.path().to_owned(),

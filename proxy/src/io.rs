@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -49,6 +49,16 @@ macro_rules! on_stream {
             }
         }
     };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Self::poll_read(self.get_mut(), cx, buf)
+    }
 }
 
 impl Transport {
@@ -112,8 +122,6 @@ struct Inner {
     ended: bool,
     /// Bytes that the codec's next read takes at most.
     read_max: usize,
-    /// Bytes that the codec may still read; reading more is an error.
-    allowance: Option<usize>,
 }
 
 impl Inner {
@@ -143,29 +151,42 @@ impl Inner {
         self.transport.poll_read(cx, buf)
     }
 
-    /// As [`Inner::poll_read`], within `read_max` and what is left of the allowance.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        if !self.ahead.is_empty() {
+            let taken = self.ahead.len().min(most);
+            buf.extend_from_slice(&self.ahead.split_to(taken));
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(taken));
+        }
+        if self.ended {
+            return Poll::Ready(Ok(0));
+        }
+        buf.reserve(most);
+        let mut room = buf.limit(most);
+        tokio_util::io::poll_read_buf(Pin::new(&mut self.transport), cx, &mut room)
+    }
+
+    /// As [`Inner::poll_read`], within `read_max`.
     fn poll_read_within(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let most = self.read_max.min(self.allowance.unwrap_or(usize::MAX));
-        if most == 0 {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "more than is allowed");
-            return Poll::Ready(Err(error));
+        if buf.remaining() <= self.read_max {
+            return self.poll_read(cx, buf);
         }
-        let before = buf.filled().len();
-        if buf.remaining() <= most {
-            ready!(self.poll_read(cx, buf))?;
-        } else {
-            // Initialised before it is lent out: no unsafe for a small memset.
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-            ready!(self.poll_read(cx, &mut part))?;
-            let read = part.filled().len();
-            buf.advance(read);
-        }
-        let read = buf.filled().len() - before;
-        self.allowance = self.allowance.map(|left| left.saturating_sub(read));
+        // Initialised before it is lent out: no unsafe for a small memset.
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(self.read_max));
+        ready!(self.poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        buf.advance(read);
         Poll::Ready(Ok(()))
     }
 
@@ -219,7 +240,6 @@ impl Wire {
             ahead: BytesMut::new(),
             ended: false,
             read_max: usize::MAX,
-            allowance: None,
         })))
     }
 
@@ -268,11 +288,6 @@ impl Wire {
         self.inner().read_max = most.max(1);
     }
 
-    /// The codec may read so many bytes in all from now on; then reading fails. `None`: any number.
-    pub(crate) fn allow(&self, bytes: Option<usize>) {
-        self.inner().allowance = bytes;
-    }
-
     /// Ready when a read would return at once. Holds no buffer.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
@@ -303,6 +318,16 @@ impl Wire {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Reads at most `most` bytes behind what `buf` holds. Ready(0) is the end.
+    pub(crate) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.inner().poll_fill(cx, buf, most)
     }
 
     /// Looks whether the peer has left, while nothing is expected from it. What it sends
@@ -339,6 +364,11 @@ impl Wire {
     /// Takes all of `data` (see [`Mode::Behind`]): ask [`Wire::poll_ready`] first.
     pub(crate) fn write(&self, cx: &mut Context<'_>, data: &[u8]) -> io::Result<()> {
         self.inner().write_behind(cx, data)
+    }
+
+    /// Adds what `write` writes to what waits, without sending it yet.
+    pub(crate) fn compose(&self, write: impl FnOnce(&mut BytesMut)) {
+        write(&mut self.inner().waiting);
     }
 
     /// Adds to what waits, without writing yet.

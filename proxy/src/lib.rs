@@ -9,6 +9,7 @@ pub mod metrics;
 mod clock;
 mod explain;
 pub mod handover;
+mod h1;
 mod http;
 mod io;
 mod listener;

@@ -24,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::ListenerProtocol;
 use crate::http::context::Inbound;
 use crate::http::h1::Served;
+use crate::http::headers::PeerText;
 use crate::http::{h1, h2};
 use crate::io::{Transport, Wire};
 use crate::metrics::{ListenerMetrics, SessionMetrics};
@@ -242,7 +243,7 @@ async fn connection(
     }
     let inbound = |scheme| Inbound {
         worker: Rc::clone(&worker),
-        peer: peer.ip(),
+        peer: PeerText::new(peer.ip()),
         scheme,
     };
     match &gauged.0.protocol {

@@ -28,7 +28,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         reason = selected.map(|selected| selected.reason.as_str()),
         ignored_health = selected.map(|selected| selected.ignored_health),
         duration_ms,
-        request_id = request.request_id.to_str().unwrap_or_default(),
+        request_id = request.request_id,
         refusal = request.refusal,
         cut_short = request.cut_short,
     );

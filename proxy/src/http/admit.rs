@@ -5,29 +5,68 @@ use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Uri, Version, request};
 
-use super::head::is_target;
+use super::fields::{Fields, Known, KnownSet};
+use super::message::RequestHead;
 use super::refuse::Refusal;
+use crate::h1::head::is_target;
 
 /// Some recipients make hyphens of underscores, and would then see a framing that we do not.
-const DISGUISED: [&str; 2] = ["content_length", "transfer_encoding"];
+const DISGUISED: KnownSet = KnownSet::new(&[Known::DisguisedLength, Known::DisguisedCoding]);
+
+/// A head that was read as [`http`] parts, in its normal form; and whether it is admitted.
+pub(crate) fn admit(mut parts: request::Parts) -> (RequestHead, Result<(), Refusal>) {
+    let admitted = normalise(&mut parts);
+    let head = RequestHead::from_parts(&parts);
+    let admitted = admitted.and_then(|()| check_disguised(&head.fields));
+    (head, admitted)
+}
+
+/// A head in origin form that the strict codec has read: it is in its normal form already.
+///
+/// # Errors
+/// As [`normalise`].
+pub(crate) fn check(head: &RequestHead) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::Method);
+    }
+    check_disguised(&head.fields)?;
+    let host = head.fields.get(Known::Host);
+    let host = host.ok_or(Refusal::Malformed("no host"))?;
+    if is_plain_host(host) {
+        return Ok(());
+    }
+    check_authority(host)
+}
+
+fn check_disguised(fields: &Fields) -> Result<(), Refusal> {
+    if fields.contains_any(DISGUISED) {
+        return Err(Refusal::Malformed("framing under another name"));
+    }
+    Ok(())
+}
+
+/// Letters, digits, dots and hyphens, perhaps with a short port: what nearly every host is.
+fn is_plain_host(host: &[u8]) -> bool {
+    let name_end = memchr::memchr(b':', host).unwrap_or(host.len());
+    let (name, port) = host.split_at(name_end);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    !name.is_empty()
+        && name.iter().all(is_plain)
+        && port.len() <= 5
+        && port.iter().skip(1).all(u8::is_ascii_digit)
+}
 
 /// Brings the head into its normal form.
 ///
 /// # Errors
 /// `CONNECT`, a target or authority that is not lawful, or one that contradicts `Host`
 /// (RFC 9112 §3.2, RFC 9113 §8.3.1).
-pub(crate) fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
+fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         return Err(Refusal::Method);
     }
     if head.version == Version::HTTP_2 {
         check_http2(head)?;
-    }
-    let disguised = DISGUISED
-        .iter()
-        .any(|name| head.headers.contains_key(*name));
-    if disguised {
-        return Err(Refusal::Malformed("framing under another name"));
     }
     let host = host_of(head)?;
     let uri = std::mem::take(&mut head.uri);
@@ -150,6 +189,26 @@ mod tests {
         assert_eq!(normalised(two, "https://x/a", None), of("/a", "x"));
         assert_eq!(normalised(two, "https://x/a", Some("x")), of("/a", "x"));
         assert_eq!(normalised(one, "/", Some("[::1]:80")), of("/", "[::1]:80"));
+    }
+
+    #[test]
+    fn a_plain_host_is_one_that_the_full_check_takes_too() {
+        for host in [
+            "x",
+            "a-b.example:8080",
+            "127.0.0.1:80",
+            "x:",
+            "9",
+            "-",
+            "x:99999",
+            "",
+        ] {
+            let host = host.as_bytes();
+            assert!(
+                !is_plain_host(host) || check_authority(host).is_ok(),
+                "{host:?}"
+            );
+        }
     }
 
     #[test]

@@ -7,14 +7,16 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, StatusCode, header, request, response};
+use http::{Method, StatusCode};
 use sealane_model::{EndpointProtocol, Failure};
 use tokio::time::Instant;
 
 use super::client::{Client, ClientError};
 use super::context::{Inbound, RequestContext};
 use super::endpoint::Endpoint;
+use super::fields::Known;
 use super::headers::{self, Forwarding};
+use super::message::AnswerHead;
 use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
 use super::refuse::Refusal;
 use super::relay::{Alarm, Awaited, Upload, UploadError, await_head};
@@ -29,7 +31,7 @@ pub(crate) struct Answer {
     pub(crate) endpoint: Endpoint,
     pub(crate) selected: Selected,
     pub(crate) load: LoadGuard,
-    pub(crate) head: response::Parts,
+    pub(crate) head: AnswerHead,
     /// The head is all of it.
     pub(crate) end: bool,
 }
@@ -60,7 +62,6 @@ enum Tried {
 /// Tries endpoints until one answers.
 pub(crate) async fn answer(
     client: &mut Client,
-    head: &request::Parts,
     route: &RouteState,
     request: &mut RequestContext,
     upload: &mut Upload,
@@ -81,7 +82,6 @@ pub(crate) async fn answer(
         request.selected = Some(selected.clone());
         let load = shared.loads.begin(selected.endpoint);
         let trial = Trial {
-            head,
             route,
             request,
             selected: &selected,
@@ -105,7 +105,7 @@ pub(crate) async fn answer(
             }
             (Tried::Missed(miss), load) => (miss, load),
         };
-        if is_stale(&miss, fresh, head, upload) {
+        if is_stale(&miss, fresh, request, upload) {
             // The endpoint closed an idle connection just when we used it (RFC 9112 §9.3.1): that
             // is no word about the endpoint, and costs neither an attempt nor the budget.
             let end = AttemptEnd::Failed(&miss.failure);
@@ -121,7 +121,7 @@ pub(crate) async fn answer(
         }
         let retry = miss
             .decided
-            .unwrap_or_else(|| decide(&miss, head, route, request, upload, inbound));
+            .unwrap_or_else(|| decide(&miss, route, request, upload, inbound));
         let end = AttemptEnd::Failed(&miss.failure);
         settle(
             &selected,
@@ -190,17 +190,17 @@ fn choose(
     select(&world, &shared.loads, &ask)
 }
 
-fn is_stale(miss: &Miss, fresh: bool, head: &request::Parts, upload: &Upload) -> bool {
+fn is_stale(miss: &Miss, fresh: bool, request: &RequestContext, upload: &Upload) -> bool {
+    let head = &request.head;
     miss.reused
         && !fresh
         && miss.failure == Failure::Closed
         && upload.is_replayable()
-        && (miss.sent == Sent::Nothing || retry::may_repeat(&head.method, &head.headers))
+        && (miss.sent == Sent::Nothing || retry::may_repeat(&head.method, &head.fields))
 }
 
 fn decide(
     miss: &Miss,
-    head: &request::Parts,
     route: &RouteState,
     request: &RequestContext,
     upload: &Upload,
@@ -210,8 +210,8 @@ fn decide(
         return Retry::GiveUp(GiveUp::NothingLeft);
     }
     let attempt = Try {
-        method: &head.method,
-        headers: &head.headers,
+        method: &request.head.method,
+        fields: &request.head.fields,
         attempts_made: request.attempts,
         sent: miss.sent,
         body_replayable: upload.is_replayable(),
@@ -226,7 +226,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// One try at one endpoint, and all that it needs to know.
 struct Trial<'a> {
-    head: &'a request::Parts,
     route: &'a RouteState,
     request: &'a RequestContext,
     selected: &'a Selected,
@@ -289,7 +288,7 @@ impl Trial<'_> {
     fn wants_upgrade(&self, client: &Client) -> bool {
         client.may_upgrade()
             && self.selected.protocol == EndpointProtocol::Http1
-            && headers::wants_upgrade(&self.head.headers)
+            && headers::wants_upgrade(&self.request.head.fields)
     }
 
     async fn send_head(
@@ -298,18 +297,17 @@ impl Trial<'_> {
         end: bool,
         upgrade: bool,
     ) -> Result<(), Failure> {
-        let mut head = self.head.clone();
+        let mut head = self.request.head.for_attempt();
+        let received = head.version;
         headers::toward_endpoint(
-            &mut head.headers,
+            &mut head.fields,
             &Forwarding {
-                peer: self.inbound.peer,
+                peer: &self.inbound.peer,
                 trusted_peer: self.request.trusted_peer,
                 scheme: self.inbound.scheme,
-                host: self.request.host(),
                 request_id: &self.request.request_id,
                 upgrade,
-                received: self.request.received_in,
-                toward: self.selected.protocol,
+                received,
             },
         );
         let mut head = Some(head);
@@ -328,7 +326,7 @@ impl Trial<'_> {
         endpoint: &mut Endpoint,
         upload: &mut Upload,
         began: Instant,
-    ) -> Result<(response::Parts, bool), Tried> {
+    ) -> Result<(AnswerHead, bool), Tried> {
         let reused = endpoint.is_reused();
         let mut patience = Some(self.route.rule.timeouts.attempt);
         let mut alarm = Alarm::at(began + self.route.rule.timeouts.attempt);
@@ -377,8 +375,7 @@ impl Trial<'_> {
             reused,
             decided: None,
         };
-        let (head, request) = (self.head, self.request);
-        let retry = decide(&miss, head, self.route, request, upload, self.inbound);
+        let retry = decide(&miss, self.route, self.request, upload, self.inbound);
         if let Retry::GiveUp(why) = retry {
             return Err(why);
         }
@@ -408,7 +405,7 @@ impl Trial<'_> {
 
     /// The client holds its body back until the endpoint asks for it (RFC 9110 §10.1.1).
     fn expects_continue(&self, upload: &Upload) -> bool {
-        upload.received() == 0 && self.head.headers.contains_key(header::EXPECT)
+        upload.received() == 0 && self.request.head.fields.contains(Known::Expect)
     }
 }
 

@@ -1,7 +1,8 @@
-//! BORDER. The client's side of an exchange, an enum of lanes: HTTP/1 read by Pingora's session,
-//! HTTP/2 by `h2`. Everything is polled from the exchange's one task.
+//! BORDER. The client's side of an exchange, an enum of lanes: HTTP/1 read by our strict codec, or
+//! by Pingora's session where the codec hands over, HTTP/2 by `h2`. Everything is polled from the
+//! exchange's one task.
 //!
-//! Heads come out and go in as [`http`] parts, bodies as [`Piece`]s. At most one piece is in flight
+//! Heads come out and go in flat, bodies as [`Piece`]s. At most one piece is in flight
 //! each way: ask [`Client::poll_ready`] before each one. Chooses nothing, times nothing.
 
 use std::io::Write as _;
@@ -10,15 +11,17 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, request, response};
+use http::{Method, StatusCode, Version, request};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_error::ErrorType;
 use pingora_http::RequestHeader;
 
-use super::head::{Framing, Head};
+use super::fields::{Fields, Known, KnownSet};
+use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
+use crate::h1::chunked::{Decoded, Decoder};
+use crate::h1::head::{Framing, names_close};
 use crate::io::{Gone, Mode, Wire};
 
 /// A part of a body, in either direction.
@@ -27,7 +30,7 @@ pub(crate) enum Piece {
     Data(Bytes),
     /// The last bytes; no trailers follow.
     Last(Bytes),
-    End(Option<HeaderMap>),
+    End(Option<Box<Fields>>),
 }
 
 /// Why the client's side ended early.
@@ -107,11 +110,7 @@ impl Client {
     }
 
     /// Sends the answer's head; `end`: no body follows. Statuses 100–199 may come before.
-    pub(crate) fn send_head(
-        &mut self,
-        head: response::Parts,
-        end: bool,
-    ) -> Result<(), ClientError> {
+    pub(crate) fn send_head(&mut self, head: AnswerHead, end: bool) -> Result<(), ClientError> {
         match self {
             Self::H1(h1) => {
                 h1.send_head(head, end);
@@ -179,18 +178,35 @@ impl Client {
     }
 }
 
-/// The lane of HTTP/1: Pingora reads the head and the body, we write the answer.
+/// The lane of HTTP/1: who reads the body depends on the request, the answer is written here.
 pub(crate) struct H1Client {
-    session: HttpSession,
+    reader: Reader,
     wire: Wire,
     version: Version,
     framing: Framing,
     is_head: bool,
+    /// The client keeps trailers apart from fields (RFC 9110 §6.5.1).
+    takes_trailers: bool,
     ended: bool,
     /// The connection may serve another request.
     keep: bool,
     broken: bool,
     sending: Sending,
+}
+
+/// Who reads the request's body.
+enum Reader {
+    /// The strict codec. `arrived`: what was read and not yet taken, first of this body, then of
+    /// later requests.
+    Lean { arrived: BytesMut, body: LeanBody },
+    /// Pingora's session, for the forms of requests that the strict codec leaves to it.
+    Pingora(Box<HttpSession>),
+}
+
+enum LeanBody {
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked(Decoder),
 }
 
 /// What becomes of an HTTP/1 connection after an exchange.
@@ -218,24 +234,62 @@ enum Sending {
 }
 
 impl H1Client {
-    /// `arrived` begins with the head that `head` describes; what belongs to later requests is left
-    /// in it, except behind a chunked body, where only [`H1Client::finish`] can tell.
+    /// A request in origin form, as the strict codec has read it. `arrived`: what came behind its
+    /// head.
+    pub(crate) fn lean(
+        wire: &Wire,
+        head: &RequestHead,
+        framing: Framing,
+        arrived: BytesMut,
+    ) -> Self {
+        let body = match framing {
+            Framing::None => LeanBody::Length(0),
+            Framing::Length(length) => LeanBody::Length(length),
+            Framing::Chunked => LeanBody::Chunked(Decoder::new()),
+        };
+        let ended = framing == Framing::None;
+        let reader = Reader::Lean { arrived, body };
+        Self::new(reader, wire, head, framing, ended)
+    }
+
+    fn new(reader: Reader, wire: &Wire, head: &RequestHead, framing: Framing, ended: bool) -> Self {
+        let mut codings = head.fields.tokens(Known::Te);
+        Self {
+            reader,
+            wire: wire.clone(),
+            version: head.version,
+            framing,
+            is_head: head.method == Method::HEAD,
+            takes_trailers: codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
+            ended,
+            keep: head.version == Version::HTTP_11 && !names_close(&head.fields),
+            broken: false,
+            sending: Sending::HeadFirst,
+        }
+    }
+
+    /// Any other request. `text`: its head, as it came; `arrived`: what came behind. What belongs to
+    /// later requests is left in it, except behind a chunked body, where only [`H1Client::finish`]
+    /// can tell.
     ///
     /// # Errors
     /// The head is not lawful after all.
-    pub(crate) async fn read(
+    pub(crate) async fn pingora(
         wire: &Wire,
+        text: &[u8],
+        framing: Framing,
         arrived: &mut BytesMut,
-        head: Head,
     ) -> Result<(Self, request::Parts), Refusal> {
-        let body = arrived.len() - head.length;
-        let of_body = match head.framing {
+        let body = arrived.len();
+        let of_body = match framing {
             Framing::None => 0,
             Framing::Length(length) => usize::try_from(length).map_or(body, |n| n.min(body)),
             Framing::Chunked => body,
         };
-        let later = arrived.split_off(head.length + of_body);
-        let ours = std::mem::replace(arrived, later);
+        let later = arrived.split_off(of_body);
+        let mut ours = BytesMut::from(text);
+        ours.extend_from_slice(arrived);
+        *arrived = later;
 
         wire.read_at_most(BODY_READ_MAX);
         let mut session = HttpSession::new(Box::new(wire.conn(Mode::Behind)));
@@ -249,82 +303,63 @@ impl H1Client {
         let ended = session.is_body_done();
         let blank = RequestHeader::build_no_case("GET", b"/", Some(0)).map_err(|_| refused())?;
         let parts: request::Parts = std::mem::replace(session.req_header_mut(), blank).into();
-        let client = Self {
-            session,
-            wire: wire.clone(),
-            version: parts.version,
-            framing: head.framing,
-            is_head: parts.method == Method::HEAD,
-            ended,
-            keep: parts.version == Version::HTTP_11 && !names_close(&parts.headers),
-            broken: false,
-            sending: Sending::HeadFirst,
-        };
-        Ok((client, parts))
+        let head = RequestHead::from_parts(&parts);
+        let reader = Reader::Pingora(Box::new(session));
+        Ok((Self::new(reader, wire, &head, framing, ended), parts))
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, ClientError>> {
-        let read = {
-            let reading = pin!(self.session.read_body_bytes());
-            ready!(reading.poll(cx))
+        let polled = match &mut self.reader {
+            Reader::Lean { arrived, body } => poll_lean(&self.wire, cx, arrived, body),
+            Reader::Pingora(session) => poll_session(session, cx),
         };
-        let bytes = read.map_err(|error| match error.etype() {
-            ErrorType::ConnectionClosed | ErrorType::ReadError => ClientError::Gone,
-            _ => ClientError::Malformed,
-        });
-        let bytes = match bytes {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                self.keep = false;
-                return Poll::Ready(Err(error));
-            }
-        };
-        self.ended = bytes.is_none() || self.session.is_body_done();
-        Poll::Ready(Ok(match bytes {
-            Some(bytes) if self.ended => Piece::Last(bytes),
-            Some(bytes) => Piece::Data(bytes),
-            None => Piece::End(None),
-        }))
+        let piece = ready!(polled);
+        match &piece {
+            Ok(Piece::Data(_)) => {}
+            Ok(_) => self.ended = true,
+            Err(_) => self.keep = false,
+        }
+        Poll::Ready(piece)
     }
 
-    fn send_head(&mut self, mut head: response::Parts, end: bool) {
-        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+    fn send_head(&mut self, mut head: AnswerHead, end: bool) {
+        if head.is_interim() {
             // HTTP/1.0 has no informational answers (RFC 9110 §15.2).
             if self.version == Version::HTTP_11 {
-                self.write_head(&head);
+                self.wire.compose(|out| head.write_to(out));
             }
             return;
         }
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             self.frame(&mut head, end);
         }
-        if !head.headers.contains_key(DATE) {
-            head.headers.insert(DATE, get_cached_date());
+        if !head.fields.contains(Known::Date) {
+            head.fields
+                .append(Known::Date, get_cached_date().as_bytes());
         }
-        self.write_head(&head);
+        self.wire.compose(|out| head.write_to(out));
     }
 
-    fn frame(&mut self, head: &mut response::Parts, end: bool) {
+    fn frame(&mut self, head: &mut AnswerHead, end: bool) {
         let bodiless = matches!(
             head.status,
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
-        head.headers.remove(TRANSFER_ENCODING);
+        let fields = &mut head.fields;
+        fields.remove(Known::TransferEncoding);
         if head.status == StatusCode::NO_CONTENT {
-            head.headers.remove(CONTENT_LENGTH);
+            fields.remove(Known::ContentLength);
         }
-        let length = content_length(&head.headers);
+        let length = content_length(fields);
         self.sending = if self.is_head || bodiless {
             Sending::Nothing
         } else if let Some(length) = length {
             Sending::Length(length)
         } else if end {
-            let nothing = HeaderValue::from_static("0");
-            head.headers.insert(CONTENT_LENGTH, nothing);
+            fields.append(Known::ContentLength, b"0");
             Sending::Length(0)
         } else if self.version == Version::HTTP_11 {
-            let chunked = HeaderValue::from_static("chunked");
-            head.headers.insert(TRANSFER_ENCODING, chunked);
+            fields.append(Known::TransferEncoding, b"chunked");
             Sending::Chunked
         } else {
             Sending::UntilClose
@@ -332,13 +367,8 @@ impl H1Client {
         // A body that was not taken stands between this request and the next.
         self.keep &= self.ended && self.sending != Sending::UntilClose;
         if !self.keep {
-            let close = HeaderValue::from_static("close");
-            head.headers.insert(CONNECTION, close);
+            fields.insert(Known::Connection, b"close");
         }
-    }
-
-    fn write_head(&self, head: &response::Parts) {
-        self.wire.queue(&compose_head(head));
     }
 
     fn send_piece(&mut self, cx: &mut Context<'_>, piece: Piece) -> Result<(), ClientError> {
@@ -346,10 +376,9 @@ impl H1Client {
             Piece::Data(bytes) => self.send_bytes(cx, &bytes),
             Piece::Last(bytes) => {
                 self.send_bytes(cx, &bytes)?;
-                self.send_end()
+                self.send_end(None)
             }
-            // Trailers are not carried over HTTP/1: a recipient may drop them (RFC 9110 §6.5.1).
-            Piece::End(_) => self.send_end(),
+            Piece::End(trailers) => self.send_end(trailers.as_deref()),
         }
     }
 
@@ -365,30 +394,21 @@ impl H1Client {
                 Some(left) => *owed = left,
                 None => return Err(ClientError::Unsendable),
             },
-            Sending::Chunked => return self.send_chunk(cx, bytes),
+            Sending::Chunked => {
+                return send_chunk(&self.wire, cx, bytes).map_err(|_| ClientError::Gone);
+            }
         }
         self.wire.write(cx, bytes).map_err(|_| ClientError::Gone)
     }
 
-    fn send_chunk(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), ClientError> {
-        let mut size = [0; 18];
-        let room = size.len();
-        let mut rest = &mut size[..];
-        // 16 hex digits and CRLF fit.
-        let _ = write!(rest, "{:x}\r\n", bytes.len());
-        let written = room - rest.len();
-        self.wire.queue(&size[..written]);
-        let result = self.wire.write(cx, bytes);
-        self.wire.queue(b"\r\n");
-        result.map_err(|_| ClientError::Gone)
-    }
-
-    fn send_end(&mut self) -> Result<(), ClientError> {
+    fn send_end(&mut self, trailers: Option<&Fields>) -> Result<(), ClientError> {
         match std::mem::replace(&mut self.sending, Sending::Ended) {
             Sending::Length(owed) if owed > 0 => Err(ClientError::Unsendable),
             Sending::HeadFirst => Err(ClientError::Unsendable),
             Sending::Chunked => {
-                self.wire.queue(b"0\r\n\r\n");
+                // Who did not say that it keeps trailers apart gets none (RFC 9110 §6.5.1).
+                let trailers = trailers.filter(|_| self.takes_trailers);
+                self.wire.compose(|out| end_chunks(out, trailers));
                 Ok(())
             }
             Sending::Length(_) | Sending::Nothing | Sending::UntilClose | Sending::Ended => Ok(()),
@@ -405,64 +425,129 @@ impl H1Client {
         if !(self.keep && self.ended && whole) {
             return After::Close;
         }
-        if self.framing == Framing::Chunked {
-            let reusable = self.session.reuse().now_or_never();
-            let Some(Ok(Some(reusable))) = reusable else {
-                return After::Close;
-            };
-            if let (_, Some(mut read)) = reusable.into_parts() {
-                read.unsplit(std::mem::take(later));
-                *later = read;
+        match self.reader {
+            Reader::Lean { arrived, .. } => *later = arrived,
+            Reader::Pingora(session) if self.framing == Framing::Chunked => {
+                let reusable = session.reuse().now_or_never();
+                let Some(Ok(Some(reusable))) = reusable else {
+                    return After::Close;
+                };
+                if let (_, Some(mut read)) = reusable.into_parts() {
+                    read.unsplit(std::mem::take(later));
+                    *later = read;
+                }
             }
+            Reader::Pingora(_) => {}
         }
         After::Next
     }
 
-    pub(crate) fn wire(&self) -> &Wire {
+    /// For a tunnel: what was read ahead goes in front of what the wire gives next.
+    pub(crate) fn tunnel_wire(&mut self) -> &Wire {
+        if let Reader::Lean { arrived, .. } = &mut self.reader
+            && !arrived.is_empty()
+        {
+            self.wire.unread(std::mem::take(arrived));
+        }
         &self.wire
     }
 }
 
-fn compose_head(head: &response::Parts) -> BytesMut {
-    let mut out = BytesMut::with_capacity(512);
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
-    out.extend_from_slice(b" ");
-    let phrase = head.status.canonical_reason().unwrap_or_default();
-    out.extend_from_slice(phrase.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    for (name, value) in &head.headers {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+fn poll_lean(
+    wire: &Wire,
+    cx: &mut Context<'_>,
+    arrived: &mut BytesMut,
+    body: &mut LeanBody,
+) -> Poll<Result<Piece, ClientError>> {
+    loop {
+        match body {
+            LeanBody::Length(0) => return Poll::Ready(Ok(Piece::End(None))),
+            LeanBody::Length(left) if !arrived.is_empty() => {
+                let taken = usize::try_from(*left).map_or(arrived.len(), |n| n.min(arrived.len()));
+                *left -= taken as u64;
+                let bytes = arrived.split_to(taken).freeze();
+                return Poll::Ready(Ok(match left {
+                    0 => Piece::Last(bytes),
+                    _ => Piece::Data(bytes),
+                }));
+            }
+            LeanBody::Length(_) => {}
+            LeanBody::Chunked(decoder) => match decoder.decode(arrived) {
+                Ok(Some(Decoded::Data(bytes))) => return Poll::Ready(Ok(Piece::Data(bytes))),
+                Ok(Some(Decoded::End(trailers))) => {
+                    return Poll::Ready(Ok(Piece::End(trailers)));
+                }
+                Ok(None) => {}
+                Err(bad) => {
+                    tracing::debug!("a request's body is not lawful: {}", bad.0);
+                    return Poll::Ready(Err(ClientError::Malformed));
+                }
+            },
+        }
+        match ready!(wire.poll_fill(cx, arrived, BODY_READ_MAX)) {
+            Ok(0) | Err(_) => return Poll::Ready(Err(ClientError::Gone)),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn poll_session(
+    session: &mut HttpSession,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Piece, ClientError>> {
+    let read = {
+        let reading = pin!(session.read_body_bytes());
+        ready!(reading.poll(cx))
+    };
+    let read = read.map_err(|error| match error.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError => ClientError::Gone,
+        _ => ClientError::Malformed,
+    });
+    Poll::Ready(read.map(|bytes| match bytes {
+        Some(bytes) if session.is_body_done() => Piece::Last(bytes),
+        Some(bytes) => Piece::Data(bytes),
+        None => Piece::End(None),
+    }))
+}
+
+/// One chunk (RFC 9112 §7.1). `bytes` is not empty: that would be the last one.
+pub(crate) fn send_chunk(wire: &Wire, cx: &mut Context<'_>, bytes: &[u8]) -> std::io::Result<()> {
+    let mut size = [0; 18];
+    let room = size.len();
+    let mut rest = &mut size[..];
+    // 16 hex digits and CRLF fit.
+    let _ = write!(rest, "{:x}\r\n", bytes.len());
+    let written = room - rest.len();
+    wire.queue(&size[..written]);
+    let result = wire.write(cx, bytes);
+    wire.queue(b"\r\n");
+    result
+}
+
+/// The last chunk, with trailers.
+pub(crate) fn end_chunks(out: &mut BytesMut, trailers: Option<&Fields>) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some(trailers) = trailers {
+        trailers.write_to(out);
     }
     out.extend_from_slice(b"\r\n");
-    out
 }
 
 /// The answer to what could not even be read as a request; the connection ends behind it.
 pub(crate) fn compose_refusal(refusal: &Refusal) -> BytesMut {
     let (mut head, body) = refusal.answer(false);
-    head.headers.insert(DATE, get_cached_date());
-    let close = HeaderValue::from_static("close");
-    head.headers.insert(CONNECTION, close);
-    let mut out = compose_head(&head);
+    head.fields
+        .append(Known::Date, get_cached_date().as_bytes());
+    head.fields.append(Known::Connection, b"close");
+    let mut out = BytesMut::new();
+    head.write_to(&mut out);
     out.extend_from_slice(&body);
     out
 }
 
-/// Whether `Connection` says `close` (RFC 9112 §9.6).
-fn names_close(headers: &HeaderMap) -> bool {
-    let options = headers.get_all(CONNECTION).iter();
-    options
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
-}
-
 /// The one length that the head gives, if it gives one.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(CONTENT_LENGTH)?.to_str().ok()?;
+pub(crate) fn content_length(fields: &Fields) -> Option<u64> {
+    let value = fields.get_str(Known::ContentLength)?;
     // Pingora and h2 let equal ones in a list pass.
     value.split(',').next()?.trim().parse().ok()
 }
@@ -519,16 +604,14 @@ impl H2Client {
         })
     }
 
-    fn send_head(&mut self, mut head: response::Parts, end: bool) -> Result<(), ClientError> {
-        head.version = Version::HTTP_2;
+    fn send_head(&mut self, mut head: AnswerHead, end: bool) -> Result<(), ClientError> {
         let informational = head.status.is_informational();
-        if !informational && !head.headers.contains_key(DATE) {
-            head.headers.insert(DATE, get_cached_date());
+        if !informational && !head.fields.contains(Known::Date) {
+            head.fields
+                .append(Known::Date, get_cached_date().as_bytes());
         }
-        for name in CONNECTION_SPECIFIC {
-            head.headers.remove(name);
-        }
-        let response = Response::from_parts(head, ());
+        head.fields.remove_all(CONNECTION_SPECIFIC);
+        let response = head.into_response();
         let gone = |_| ClientError::Gone;
         if informational {
             return self.respond.send_informational(response).map_err(gone);
@@ -547,13 +630,13 @@ impl H2Client {
 }
 
 /// RFC 9113 §8.2.2.
-pub(crate) const CONNECTION_SPECIFIC: [&str; 5] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "transfer-encoding",
-    "upgrade",
-];
+pub(crate) const CONNECTION_SPECIFIC: KnownSet = KnownSet::new(&[
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::TransferEncoding,
+    Known::Upgrade,
+]);
 
 /// Bytes of window asked for before a piece is sent; HTTP/2's default frame.
 const WINDOW_ASKED: usize = 16 * 1024;
@@ -586,7 +669,7 @@ pub(crate) fn send_on_stream(
         Piece::Data(bytes) => send.send_data(bytes, false),
         Piece::Last(bytes) => send.send_data(bytes, true),
         Piece::End(None) => send.send_data(Bytes::new(), true),
-        Piece::End(Some(trailers)) => send.send_trailers(trailers),
+        Piece::End(Some(trailers)) => send.send_trailers(trailers.into_map()),
     }
 }
 
@@ -631,6 +714,8 @@ pub(crate) fn poll_stream(
             }))
         }
         Some(Err(error)) => Poll::Ready(Err(error)),
-        None => body.poll_trailers(cx).map_ok(Piece::End),
+        None => body
+            .poll_trailers(cx)
+            .map_ok(|trailers| Piece::End(trailers.map(|map| Box::new(Fields::from_map(&map))))),
     }
 }

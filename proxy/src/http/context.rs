@@ -1,17 +1,16 @@
 //! What one request has learned on its way. Written by [`super::exchange`] and
 //! [`super::attempt`], read once at its end.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::HOST;
-use http::{HeaderValue, Method, StatusCode, Uri, Version, request};
+use http::StatusCode;
 use sealane_steering::{ClientPlace, How};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::headers;
+use super::headers::{self, PeerText, RequestId};
+use super::message::RequestHead;
 use super::outcome::{RequestOutcome, settle_request};
 use super::route::RouteState;
 use crate::clock;
@@ -24,7 +23,7 @@ use crate::worker::Worker;
 /// Where requests come from: one client connection.
 pub(crate) struct Inbound {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: PeerText,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
 }
@@ -34,11 +33,9 @@ pub(crate) struct RequestContext {
     pub(crate) started: Instant,
     pub(crate) place: ClientPlace,
     pub(crate) trusted_peer: bool,
-    pub(crate) request_id: HeaderValue,
-    pub(crate) received_in: Version,
-    pub(crate) method: Method,
-    pub(crate) host: HeaderValue,
-    pub(crate) target: Uri,
+    pub(crate) request_id: RequestId,
+    /// As the client sent it, in normal form.
+    pub(crate) head: RequestHead,
     pub(crate) is_grpc: bool,
     /// What weighted choices are drawn from: a new number for each request spreads them.
     pub(crate) key: u64,
@@ -54,23 +51,18 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    pub(crate) fn start(head: &request::Parts, inbound: &Inbound) -> Self {
+    pub(crate) fn start(head: RequestHead, inbound: &Inbound) -> Self {
         let rules = inbound.worker.shared.rules.load_full();
         let config = &rules.config;
-        let peer = inbound.peer.to_canonical();
+        let peer = inbound.peer.address;
         let trusted_peer = config.trusted.iter().any(|net| net.contains(&peer));
-        let address = headers::client_address(peer, &head.headers, &config.trusted);
-        let nameless = || HeaderValue::from_static("");
+        let address = headers::client_address(peer, &head.fields, &config.trusted);
         Self {
             started: clock::now(),
             place: ClientPlace::locate(address, How::Connection, &config.geo),
             trusted_peer,
-            request_id: headers::request_id(&head.headers, trusted_peer, random::wide_number()),
-            received_in: head.version,
-            method: head.method.clone(),
-            host: head.headers.get(HOST).map_or_else(nameless, Clone::clone),
-            target: head.uri.clone(),
-            is_grpc: headers::is_grpc(&head.headers),
+            request_id: headers::request_id(&head.fields, trusted_peer, random::wide_number()),
+            is_grpc: headers::is_grpc(&head.fields),
             key: random::number(),
             route: None,
             selected: None,
@@ -81,21 +73,17 @@ impl RequestContext {
             sent: 0,
             refusal: None,
             cut_short: false,
+            head,
             rules,
         }
-    }
-
-    /// Text of `Host`; empty if it is none.
-    pub(crate) fn host(&self) -> &str {
-        self.host.to_str().unwrap_or_default()
     }
 
     pub(crate) fn settle(&self) {
         settle_request(&RequestOutcome {
             client: self.place.address,
-            method: &self.method,
-            host: self.host(),
-            path: self.target.path(),
+            method: &self.head.method,
+            host: self.head.host(),
+            path: self.head.path(),
             status: self.status,
             received: self.received,
             sent: self.sent,
@@ -103,7 +91,7 @@ impl RequestContext {
             selected: self.selected.as_ref(),
             attempts: self.attempts,
             took: clock::now().duration_since(self.started),
-            request_id: &self.request_id,
+            request_id: self.request_id.as_str(),
             refusal: self.refusal,
             cut_short: self.cut_short,
         });

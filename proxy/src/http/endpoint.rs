@@ -1,24 +1,27 @@
-//! BORDER. The endpoint's side of an exchange, an enum of lanes: HTTP/1 by Pingora's session,
-//! HTTP/2 by `h2`. Everything is polled from the exchange's one task.
+//! The endpoint's side of an exchange, an enum of lanes: HTTP/1 by our strict codec, HTTP/2 by
+//! `h2`. Everything is polled from the exchange's one task.
 //!
 //! The mirror of [`super::client`]. Opens and keeps no connection: see [`super::connect`].
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use futures_util::FutureExt as _;
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
-use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version, request, response};
-use pingora_core::protocols::http::v1::client::HttpSession;
-use pingora_error::ErrorType;
-use pingora_http::RequestHeader;
+use bytes::{Bytes, BytesMut};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, StatusCode, Uri, Version};
 use sealane_model::Failure;
 
-use super::client::{CONNECTION_SPECIFIC, Piece, poll_capacity, poll_stream, send_on_stream};
+use super::client::{
+    CONNECTION_SPECIFIC, Piece, content_length, end_chunks, poll_capacity, poll_stream, send_chunk,
+    send_on_stream,
+};
 use super::connect::H2Lease;
-use crate::io::{Mode, Wire};
+use super::fields::Known;
+use super::message::{AnswerHead, RequestHead};
+use super::refuse::Refusal;
+use crate::h1::chunked::{Decoded, Decoder};
+use crate::h1::head::{self, AnswerFraming, HeadLimits, Scanner};
+use crate::io::Wire;
 
 pub(crate) enum Endpoint {
     H1(Box<H1Endpoint>),
@@ -30,7 +33,7 @@ impl Endpoint {
     pub(crate) fn send_head(
         &mut self,
         cx: &mut Context<'_>,
-        head: request::Parts,
+        head: RequestHead,
         end: bool,
     ) -> Result<(), Failure> {
         match self {
@@ -65,7 +68,7 @@ impl Endpoint {
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(response::Parts, bool), Failure>> {
+    ) -> Poll<Result<(AnswerHead, bool), Failure>> {
         match self {
             Self::H1(h1) => h1.poll_head(cx),
             Self::H2(h2) => h2.poll_head(cx),
@@ -85,9 +88,9 @@ impl Endpoint {
 
     /// Pieces of the answer are not larger than `most` bytes from now on. On HTTP/2 the windows
     /// that we grant do that.
-    pub(crate) fn take_at_most(&self, most: usize) {
+    pub(crate) fn take_at_most(&mut self, most: usize) {
         if let Self::H1(h1) = self {
-            h1.wire.read_at_most(most);
+            h1.piece_max = most.clamp(1, PIECE_MAX);
         }
     }
 
@@ -133,134 +136,250 @@ impl Endpoint {
 /// them included. More is a failure of the endpoint: its answer is not awaited further. On HTTP/2,
 /// of the head's fields (RFC 9113 §6.5.2).
 pub(crate) const ANSWER_HEAD_MAX: usize = 64 * 1024;
+/// Header fields of one head of an answer.
+const ANSWER_FIELDS_MAX: usize = 512;
 
-/// The lane of HTTP/1.
+/// The lane of HTTP/1, by our strict codec.
 pub(crate) struct H1Endpoint {
-    session: HttpSession,
     wire: Wire,
     reused: bool,
+    /// Read, and not yet taken.
+    arrived: BytesMut,
+    scanner: Scanner,
+    /// Bytes of the heads before the one that is awaited.
+    head_bytes: usize,
+    to_head: bool,
+    sending: Sending,
+    body: Body,
+    /// The endpoint takes another request on this connection.
+    keep: bool,
+    /// Bytes that one piece of the answer has at most.
+    piece_max: usize,
 }
+
+/// How the request's body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// So many bytes are still owed.
+    Length(u64),
+    Chunked,
+    Ended,
+}
+
+/// What is left of the answer's body.
+enum Body {
+    HeadFirst,
+    Length(u64),
+    Chunked(Decoder),
+    UntilClose,
+    Over,
+}
+
+/// Room for an answer's head, with a small body behind it.
+const HEAD_READ: usize = 4 * 1024;
+/// Bytes of an answer that are read at once.
+const PIECE_MAX: usize = 64 * 1024;
 
 impl H1Endpoint {
     pub(crate) fn new(wire: Wire, reused: bool) -> Self {
-        wire.allow(Some(ANSWER_HEAD_MAX));
-        wire.read_at_most(usize::MAX); // whatever the exchange before this one had
         Self {
-            session: HttpSession::new(Box::new(wire.conn(Mode::Behind))),
             wire,
             reused,
+            arrived: BytesMut::new(),
+            scanner: Scanner::default(),
+            head_bytes: 0,
+            to_head: false,
+            sending: Sending::Ended,
+            body: Body::HeadFirst,
+            keep: false,
+            piece_max: PIECE_MAX,
         }
     }
 
     fn send_head(
         &mut self,
         cx: &mut Context<'_>,
-        mut head: request::Parts,
+        mut head: RequestHead,
         end: bool,
     ) -> Result<(), Failure> {
-        head.version = Version::HTTP_11;
-        head.headers.remove(TRANSFER_ENCODING);
-        if !end && !head.headers.contains_key(CONTENT_LENGTH) {
-            let chunked = HeaderValue::from_static("chunked");
-            head.headers.insert(TRANSFER_ENCODING, chunked);
+        self.to_head = head.method == Method::HEAD;
+        let length = content_length(&head.fields);
+        let fields = &mut head.fields;
+        fields.remove(Known::TransferEncoding);
+        self.sending = match length {
+            Some(length) => Sending::Length(length),
+            None if !end => {
+                fields.append(Known::TransferEncoding, b"chunked");
+                Sending::Chunked
+            }
+            None => {
+                // Where a body would be usual, its absence is said (RFC 9110 §8.6).
+                if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+                    fields.append(Known::ContentLength, b"0");
+                }
+                Sending::Ended
+            }
+        };
+        if end {
+            self.sending = Sending::Ended;
         }
-        let head = Box::new(RequestHeader::from(head));
-        let sent = at_once(self.session.write_request_header(head), cx)?;
-        sent.map(|_| ()).map_err(|error| failure(&error))
+        if fields.contains(Known::Te) && !fields.contains(Known::Connection) {
+            fields.append(Known::Connection, b"te"); // RFC 9110 §10.1.4
+        }
+        self.wire.compose(|out| head.write_to(out));
+        match self.wire.poll_ready(cx) {
+            Poll::Ready(Err(_)) => Err(Failure::Closed),
+            _ => Ok(()),
+        }
     }
 
     fn send_piece(&mut self, cx: &mut Context<'_>, piece: Piece) -> Result<(), Failure> {
-        let (bytes, last) = match piece {
-            Piece::Data(bytes) => (bytes, false),
-            Piece::Last(bytes) => (bytes, true),
-            Piece::End(_) => (Bytes::new(), true), // no trailers over HTTP/1
+        let (bytes, last, trailers) = match piece {
+            Piece::Data(bytes) => (bytes, false, None),
+            Piece::Last(bytes) => (bytes, true, None),
+            Piece::End(trailers) => (Bytes::new(), true, trailers),
         };
-        // An empty chunk would end the body.
-        if !bytes.is_empty() {
-            let sent = at_once(self.session.write_body(&bytes), cx)?;
-            sent.map_err(|error| failure(&error))?;
+        let closed = |_| Failure::Closed;
+        match &mut self.sending {
+            Sending::Length(owed) => {
+                let left = owed.checked_sub(bytes.len() as u64);
+                *owed = left.ok_or(Failure::Closed)?;
+                self.wire.write(cx, &bytes).map_err(closed)?;
+            }
+            // An empty chunk would end the body.
+            Sending::Chunked if bytes.is_empty() => {}
+            Sending::Chunked => send_chunk(&self.wire, cx, &bytes).map_err(closed)?,
+            Sending::Ended => {}
         }
         if last {
-            let sent = at_once(self.session.finish_body(), cx)?;
-            sent.map_err(|error| failure(&error))?;
+            if self.sending == Sending::Chunked {
+                self.wire
+                    .compose(|out| end_chunks(out, trailers.as_deref()));
+            }
+            // A body shorter than its length leaves the endpoint waiting: not to be reused.
+            if !matches!(self.sending, Sending::Length(owed) if owed > 0) {
+                self.sending = Sending::Ended;
+            }
         }
         Ok(())
     }
 
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(response::Parts, bool), Failure>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(AnswerHead, bool), Failure>> {
+        if let Poll::Ready(Err(_)) = self.wire.poll_ready(cx)
+            && self.arrived.is_empty()
         {
-            let reading = pin!(self.session.read_response());
-            ready!(reading.poll(cx)).map_err(|error| failure(&error))?;
+            // It may have answered before it closed: that is read first.
+            tracing::trace!("the endpoint takes no more");
         }
-        let Some(head) = self.session.resp_header() else {
-            return Poll::Ready(Err(Failure::Closed));
+        let length = ready!(self.poll_whole_head(cx))?;
+        let text = self.arrived.split_to(length).to_vec();
+        self.head_bytes += length;
+        self.scanner = Scanner::default();
+        let unlawful = |what: &str| Failure::Protocol(what.to_owned());
+        let answer = head::answer(text, self.to_head).map_err(unlawful)?;
+        if answer.head.is_interim() {
+            return Poll::Ready(Ok((answer.head, false)));
+        }
+        self.keep = answer.keep;
+        let switches = answer.head.status == StatusCode::SWITCHING_PROTOCOLS;
+        self.body = match answer.framing {
+            _ if switches => Body::UntilClose,
+            AnswerFraming::None => Body::Over,
+            AnswerFraming::Length(length) => Body::Length(length),
+            AnswerFraming::Chunked => Body::Chunked(Decoder::new()),
+            AnswerFraming::UntilClose => Body::UntilClose,
         };
-        check_head(&head.headers)?;
-        let head = head.as_owned_parts();
-        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        if !head.status.is_informational() || switches {
-            self.wire.allow(None);
+        let end = matches!(self.body, Body::Over);
+        Poll::Ready(Ok((answer.head, end)))
+    }
+
+    /// The length of the head that `arrived` begins with.
+    fn poll_whole_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
+        let limits = HeadLimits {
+            bytes: ANSWER_HEAD_MAX.saturating_sub(self.head_bytes),
+            fields: ANSWER_FIELDS_MAX,
+        };
+        loop {
+            match self.scanner.scan(&self.arrived, limits) {
+                Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                Ok(None) => {}
+                Err(refusal) => {
+                    let what = match refusal {
+                        Refusal::Malformed(what) => what,
+                        _ => "head too large",
+                    };
+                    return Poll::Ready(Err(Failure::Protocol(what.to_owned())));
+                }
+            }
+            match ready!(self.wire.poll_fill(cx, &mut self.arrived, HEAD_READ)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(Failure::Closed)),
+                Ok(_) => {}
+            }
         }
-        let end = !head.status.is_informational() && !switches && self.session.is_body_done();
-        Poll::Ready(Ok((head, end)))
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Failure>> {
-        let bytes = {
-            let reading = pin!(self.session.read_body_bytes());
-            ready!(reading.poll(cx)).map_err(|error| failure(&error))?
-        };
-        Poll::Ready(Ok(match bytes {
-            Some(bytes) if self.session.is_body_done() => Piece::Last(bytes),
-            Some(bytes) => Piece::Data(bytes),
-            None => Piece::End(None),
-        }))
+        loop {
+            if let Some(piece) = self.take_piece()? {
+                if !matches!(piece, Piece::Data(_)) {
+                    self.body = Body::Over;
+                }
+                return Poll::Ready(Ok(piece));
+            }
+            let room = match self.body {
+                Body::Length(left) => usize::try_from(left).unwrap_or(usize::MAX),
+                _ => usize::MAX,
+            };
+            let most = room.min(self.piece_max);
+            match ready!(self.wire.poll_fill(cx, &mut self.arrived, most)) {
+                Ok(0) if matches!(self.body, Body::UntilClose) => {
+                    self.body = Body::Over;
+                    return Poll::Ready(Ok(Piece::End(None)));
+                }
+                Ok(0) | Err(_) => return Poll::Ready(Err(Failure::Closed)),
+                Ok(_) => {}
+            }
+        }
     }
 
-    fn reusable(mut self) -> Option<Wire> {
-        self.session.respect_keepalive();
-        let kept = self.session.reuse().now_or_never().flatten().is_some();
-        (kept && self.wire.is_flushed()).then_some(self.wire)
+    /// A piece of what has arrived.
+    fn take_piece(&mut self) -> Result<Option<Piece>, Failure> {
+        let arrived = &mut self.arrived;
+        Ok(match &mut self.body {
+            Body::HeadFirst | Body::Over => Some(Piece::End(None)),
+            Body::Chunked(decoder) => match decoder.decode(arrived) {
+                Ok(Some(Decoded::Data(bytes))) => Some(Piece::Data(bytes)),
+                Ok(Some(Decoded::End(trailers))) => Some(Piece::End(trailers)),
+                Ok(None) => None,
+                Err(bad) => return Err(Failure::Protocol(bad.0.to_owned())),
+            },
+            _ if arrived.is_empty() => None,
+            Body::UntilClose => Some(Piece::Data(std::mem::take(arrived).freeze())),
+            Body::Length(left) => {
+                let taken = usize::try_from(*left).map_or(arrived.len(), |n| n.min(arrived.len()));
+                *left -= taken as u64;
+                let bytes = arrived.split_to(taken).freeze();
+                Some(match left {
+                    0 => Piece::Last(bytes),
+                    _ => Piece::Data(bytes),
+                })
+            }
+        })
+    }
+
+    /// Bytes behind an answer belong to none: whoever sends them is not to be trusted further.
+    fn reusable(self) -> Option<Wire> {
+        let whole = self.sending == Sending::Ended && matches!(self.body, Body::Over);
+        let clean = self.arrived.is_empty() && self.wire.is_flushed();
+        (self.keep && whole && clean).then_some(self.wire)
     }
 
     /// After a 101: the wire, with what the endpoint sent behind its head back in front.
-    pub(crate) fn into_wire(mut self) -> Wire {
-        // Read-ahead bytes come first and at once, in one piece.
-        if let Some(Ok(Some(read))) = self.session.read_body_bytes().now_or_never() {
-            self.wire.unread(read.as_ref().into());
+    pub(crate) fn into_wire(self) -> Wire {
+        if !self.arrived.is_empty() {
+            self.wire.unread(self.arrived);
         }
         self.wire
-    }
-}
-
-/// Writes never wait in [`Mode::Behind`]: one poll is all it takes.
-fn at_once<F: Future>(writing: F, cx: &mut Context<'_>) -> Result<F::Output, Failure> {
-    match pin!(writing).as_mut().poll(cx) {
-        Poll::Ready(output) => Ok(output),
-        Poll::Pending => Err(Failure::Closed),
-    }
-}
-
-/// Refuses codings that we would not take off. (Folded lines and control characters: Pingora makes
-/// spaces of them, as RFC 9112 §5.2 asks.)
-fn check_head(headers: &HeaderMap) -> Result<(), Failure> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|first| !chunked(first)) || codings.next().is_some() {
-        return Err(Failure::Protocol("transfer coding".to_owned()));
-    }
-    Ok(())
-}
-
-fn failure(error: &pingora_error::Error) -> Failure {
-    match error.etype() {
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
-            Failure::Closed
-        }
-        other => Failure::Protocol(other.as_str().to_owned()),
     }
 }
 
@@ -306,24 +425,22 @@ impl H2Endpoint {
         }
     }
 
-    fn send_head(&mut self, mut head: request::Parts, end: bool) -> Result<(), Failure> {
-        head.version = Version::HTTP_2;
-        for name in CONNECTION_SPECIFIC {
-            head.headers.remove(name);
-        }
-        let trailers = |te: &HeaderValue| te.as_bytes().eq_ignore_ascii_case(b"trailers");
-        if head.headers.get(TE).is_some_and(|te| !trailers(te)) {
-            head.headers.remove(TE);
-        }
+    fn send_head(&mut self, mut head: RequestHead, end: bool) -> Result<(), Failure> {
+        head.fields.remove_all(CONNECTION_SPECIFIC);
         let unlawful = |what: &str| Failure::Protocol(what.to_owned());
-        // `:authority` says it (RFC 9113 §8.3.1).
-        let host = head.headers.remove(HOST);
-        let mut uri = std::mem::take(&mut head.uri).into_parts();
+        let authority = Authority::try_from(head.host().as_bytes());
+        let mut uri = http::uri::Parts::default();
         uri.scheme = Some(self.scheme.clone());
-        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        uri.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
-        head.uri = Uri::from_parts(uri).map_err(|_| unlawful("target"))?;
-        let request = Request::from_parts(head, ());
+        uri.authority = Some(authority.unwrap_or_else(|_| Authority::from_static("localhost")));
+        let target = PathAndQuery::try_from(head.target()).map_err(|_| unlawful("target"))?;
+        uri.path_and_query = Some(target);
+        // `:authority` says it (RFC 9113 §8.3.1).
+        head.fields.remove(Known::Host);
+        let mut request = Request::new(());
+        *request.method_mut() = head.method;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| unlawful("target"))?;
+        *request.headers_mut() = head.fields.into_map();
         let (answer, send) = self.lease.send(request, end).map_err(|error| {
             self.lease.retire();
             self.unprocessed = true; // it was not even queued
@@ -334,16 +451,16 @@ impl H2Endpoint {
         Ok(())
     }
 
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(response::Parts, bool), Failure>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(AnswerHead, bool), Failure>> {
         let Some(answer) = &mut self.answer else {
             return Poll::Ready(Err(Failure::Closed));
         };
         let answered = match answer.poll_informational(cx) {
             Poll::Ready(Some(Ok(response))) => {
-                return Poll::Ready(Ok((response.into_parts().0, false)));
+                return Poll::Ready(Ok((
+                    AnswerHead::from_parts(&response.into_parts().0),
+                    false,
+                )));
             }
             Poll::Ready(Some(Err(error))) => Err(error),
             Poll::Ready(None) => ready!(Pin::new(answer).poll(cx)),
@@ -360,6 +477,6 @@ impl H2Endpoint {
         let end = body.is_end_stream();
         self.body = (!end).then_some(body);
         self.answer = None;
-        Poll::Ready(Ok((head, end)))
+        Poll::Ready(Ok((AnswerHead::from_parts(&head), end)))
     }
 }

@@ -8,30 +8,37 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, request};
+use http::StatusCode;
 use sealane_model::Failure;
 
 use super::attempt::{Answer, Stop, answer, is_bodiless_answer};
 use super::client::{Client, Piece, content_length};
 use super::context::{Inbound, RequestContext, Settled};
 use super::endpoint::Endpoint;
+use super::fields::Known;
+use super::message::{AnswerHead, RequestHead};
 use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
 use super::refuse::Refusal;
 use super::relay::{Relayed, Upload, flush, relay};
 use super::route::RouteState;
-use super::{admit, headers, upgrade};
+use super::{headers, upgrade};
 use crate::clock;
 
 /// How long a client may take to read a refusal.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers one request, by an endpoint or by a refusal, and settles it.
-pub(crate) async fn run(client: &mut Client, mut head: request::Parts, inbound: &Inbound) {
-    let admitted = admit::normalise(&mut head);
-    let mut settled = Settled(RequestContext::start(&head, inbound));
+/// Answers one request, by an endpoint or by a refusal, and settles it. `admitted`: what
+/// [`super::admit`] said of its head.
+pub(crate) async fn run(
+    client: &mut Client,
+    head: RequestHead,
+    admitted: Result<(), Refusal>,
+    inbound: &Inbound,
+) {
+    let mut settled = Settled(RequestContext::start(head, inbound));
     let request = &mut settled.0;
     let answered = match admitted {
-        Ok(()) => respond(client, &head, request, inbound).await,
+        Ok(()) => respond(client, request, inbound).await,
         Err(refusal) => Err(Stop::Refused(refusal)),
     };
     match answered {
@@ -43,29 +50,27 @@ pub(crate) async fn run(client: &mut Client, mut head: request::Parts, inbound: 
 
 async fn respond(
     client: &mut Client,
-    head: &request::Parts,
     request: &mut RequestContext,
     inbound: &Inbound,
 ) -> Result<(), Stop> {
     let rules = Arc::clone(&request.rules);
-    let found = rules.routes.find(
-        request.host(),
-        request.target.path(),
-        &head.method,
-        &head.headers,
-    );
+    let head = &request.head;
+    let found = rules
+        .routes
+        .find(head.host(), head.path(), &head.method, &head.fields);
     let route = found.ok_or(Stop::Refused(Refusal::NoRoute))?;
-    request.route = Some(Arc::clone(route));
     let max = route.rule.body_max;
     let too_large = |length| max.is_some_and(|max| length > max);
-    if content_length(&head.headers).is_some_and(too_large) {
+    let length = content_length(&head.fields);
+    request.route = Some(Arc::clone(route));
+    if length.is_some_and(too_large) {
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
     let now = clock::now();
     route.budget.deposit(now.into_std());
     let keep = route.rule.retry.attempts > 1;
     let mut upload = Upload::new(max, keep, &inbound.worker.kept_for_replay, now);
-    let answered = answer(client, head, route, request, &mut upload, inbound).await;
+    let answered = answer(client, route, request, &mut upload, inbound).await;
     request.received = upload.received();
     let answer = answered?;
     deliver(client, *answer, route, request, &mut upload, inbound).await;
@@ -90,9 +95,8 @@ async fn deliver(
     request.status = Some(answer.head.status);
     // Until its end was sent: this future may be dropped at any time.
     request.cut_short = true;
-    let end = answer.end || is_bodiless_answer(&request.method, answer.head.status);
-    let (head, _) = http::Response::new(()).into_parts();
-    let head = std::mem::replace(&mut answer.head, head);
+    let end = answer.end || is_bodiless_answer(&request.head.method, answer.head.status);
+    let head = std::mem::replace(&mut answer.head, AnswerHead::new(StatusCode::OK));
     let relayed = if client.send_head(head, end && !switched).is_err() {
         Relayed::ClientGone
     } else if switched {
@@ -153,15 +157,11 @@ fn settle_answer(
 }
 
 fn name_answer(answer: &mut Answer, request: &RequestContext, switched: bool) {
-    let value = |text: &str| HeaderValue::from_str(text).ok();
-    let names = request.rules.config.name_endpoint.then(|| {
-        let region = value(&answer.selected.region_name)?;
-        Some((region, value(&answer.selected.name)?))
-    });
-    let names = names.flatten();
-    let names = names.as_ref().map(|(region, endpoint)| (region, endpoint));
-    let headers = &mut answer.head.headers;
-    headers::toward_client(headers, names, &request.request_id, switched);
+    let selected = &answer.selected;
+    let names = (&*selected.region_name, &*selected.name);
+    let names = request.rules.config.name_endpoint.then_some(names);
+    let fields = &mut answer.head.fields;
+    headers::toward_client(fields, names, &request.request_id, switched);
 }
 
 /// The head was all: HTTP/1 still wants to be told.
@@ -182,10 +182,10 @@ async fn tunnel(
 ) {
     client.close_after();
     let mut end = AttemptEnd::Abandoned;
-    if let (Client::H1(ours), Endpoint::H1(theirs)) = (&*client, answer.endpoint) {
+    if let (Client::H1(ours), Endpoint::H1(theirs)) = (client, answer.endpoint) {
         let theirs = theirs.into_wire();
         let idle = route.rule.timeouts.idle;
-        let moved = Box::pin(upgrade::run(ours.wire(), &theirs, idle)).await;
+        let moved = Box::pin(upgrade::run(ours.tunnel_wire(), &theirs, idle)).await;
         request.received += moved.from_client;
         request.sent += moved.from_endpoint;
         // Tunnels have no end of their own: whoever closes first ends them.
@@ -205,13 +205,13 @@ async fn tunnel(
 async fn refuse(client: &mut Client, request: &mut RequestContext, refusal: &Refusal) {
     request.refusal = Some(refusal.as_str());
     let (mut head, body) = refusal.answer(request.is_grpc);
-    let id = &request.request_id;
-    head.headers.insert(headers::X_REQUEST_ID, id.clone());
+    let id = request.request_id.as_bytes();
+    head.fields.append(Known::XRequestId, id);
     if matches!(refusal, Refusal::Malformed(_)) {
         client.close_after();
     }
     request.status = Some(head.status);
-    let end = body.is_empty() || is_bodiless_answer(&request.method, head.status);
+    let end = body.is_empty() || is_bodiless_answer(&request.head.method, head.status);
     if client.send_head(head, end).is_err() {
         request.cut_short = true;
         return client.cut();

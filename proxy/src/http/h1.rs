@@ -1,20 +1,22 @@
 //! One client's HTTP/1 connection: request after request, until either side ends it.
 //!
-//! Between requests it holds no session and no buffer. Reads heads itself, within their limits and
-//! their time, before any parser sees them.
+//! Between requests it holds no session and no buffer. Reads heads within their limits and their
+//! time.
 
 use std::time::Duration;
 
 use bytes::BytesMut;
+use http::Version;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::client::{After, Client, H1Client, compose_refusal};
 use super::context::Inbound;
-use super::head::{Head, HeadLimits, Scanner};
+use super::message::RequestHead;
 use super::refuse::Refusal;
-use super::{exchange, headers};
+use super::{admit, exchange};
 use crate::config::Limits;
+use crate::h1::head::{self, Form, HeadLimits, Scanner};
 use crate::io::Wire;
 use crate::metrics;
 use crate::shared::Phase;
@@ -85,27 +87,63 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
     }
 }
 
-async fn one_request(wire: &Wire, inbound: &Inbound, arrived: &mut BytesMut, head: Head) -> After {
-    let (h1, parts) = match H1Client::read(wire, arrived, head).await {
-        Ok(read) => read,
+async fn one_request(
+    wire: &Wire,
+    inbound: &Inbound,
+    arrived: &mut BytesMut,
+    length: usize,
+) -> After {
+    let began = match begin(wire, arrived, length).await {
+        Ok(began) => began,
         Err(refusal) => {
             refuse(wire, &refusal).await;
             return After::Drop;
         }
     };
-    let mut client = Client::H1(Box::new(h1));
-    if client.may_upgrade() && headers::wants_upgrade(&parts.headers) && !arrived.is_empty() {
-        // It belongs to the tunnel, if there will be one.
-        wire.unread(std::mem::take(arrived));
-    }
+    let Began {
+        mut client,
+        head,
+        admitted,
+    } = began;
     if inbound.worker.shared.is_draining() {
         client.close_after();
     }
-    exchange::run(&mut client, parts, inbound).await;
+    exchange::run(&mut client, head, admitted, inbound).await;
     match client {
         Client::H1(h1) => h1.finish(arrived),
         Client::H2(_) => After::Drop,
     }
+}
+
+struct Began {
+    client: Client,
+    head: RequestHead,
+    admitted: Result<(), Refusal>,
+}
+
+/// Reads the head that `arrived` begins with, and chooses who reads the body: HTTP/1.1 requests in
+/// origin form are the strict codec's, older and rarer ones Pingora's.
+async fn begin(wire: &Wire, arrived: &mut BytesMut, length: usize) -> Result<Began, Refusal> {
+    let text = arrived.split_to(length).to_vec();
+    let read = head::request(text)?;
+    let (framing, is_newest) = (read.framing, read.head.version == Version::HTTP_11);
+    if read.form == Form::Origin && is_newest {
+        let admitted = admit::check(&read.head);
+        let h1 = H1Client::lean(wire, &read.head, framing, std::mem::take(arrived));
+        return Ok(Began {
+            client: Client::H1(Box::new(h1)),
+            head: read.head,
+            admitted,
+        });
+    }
+    let text = read.head.fields.text();
+    let (h1, parts) = Box::pin(H1Client::pingora(wire, text, framing, arrived)).await?;
+    let (head, admitted) = admit::admit(parts);
+    Ok(Began {
+        client: Client::H1(Box::new(h1)),
+        head,
+        admitted,
+    })
 }
 
 /// Sends what can be said to something that was no request, and ends the connection.
@@ -135,7 +173,8 @@ async fn linger(wire: &Wire) {
 }
 
 enum Read {
-    Head(Head),
+    /// Of so many bytes.
+    Head(usize),
     Refused(Refusal),
     Http2,
     /// The client left, idled too long, or we drain.
@@ -202,7 +241,7 @@ impl Reading<'_> {
             if !undecided && !perhaps_http2 {
                 started = true;
                 match scanner.scan(arrived, limits) {
-                    Ok(Some(head)) => return Read::Head(head),
+                    Ok(Some(length)) => return Read::Head(length),
                     Ok(None) => {}
                     Err(refusal) => return Read::Refused(refusal),
                 }

@@ -12,15 +12,15 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
-use http::header::CONTENT_LENGTH;
 use http::{Request, request};
 use tokio::time::timeout;
 
 use super::client::{Client, H2Client};
 use super::context::Inbound;
-use super::exchange;
+use super::fields::Known;
 use super::refuse::Refusal;
 use super::relay::Alarm;
+use super::{admit, exchange};
 use crate::clock;
 use crate::config::Limits;
 use crate::io::{Conn, Mode, Wire};
@@ -161,8 +161,8 @@ impl<'a> Driver<'a> {
             let refusal = Refusal::HeadTooLarge;
             metrics::refused(refusal.as_str());
             let (mut answer, _) = refusal.answer(false);
-            answer.headers.remove(CONTENT_LENGTH); // and no body
-            let answer = http::Response::from_parts(answer, ());
+            answer.fields.remove(Known::ContentLength); // and no body
+            let answer = answer.into_response();
             // If it cannot be sent, the stream is gone.
             let _ = respond.send_response(answer, true);
             return;
@@ -175,7 +175,8 @@ impl<'a> Driver<'a> {
         streams.push(Box::pin(async move {
             let _held = held;
             let mut client = Client::H2(Box::new(H2Client::new(body, respond)));
-            exchange::run(&mut client, head, inbound).await;
+            let (head, admitted) = admit::admit(head);
+            exchange::run(&mut client, head, admitted, inbound).await;
         }));
     }
 }

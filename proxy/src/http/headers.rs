@@ -5,118 +5,140 @@
 //! Frames no body: `Content-Length` passes as it is and `Transfer-Encoding` never passes, as each
 //! side frames its own. Trace context (W3C `traceparent`, `tracestate`) is left as it came.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::Version;
 use ipnet::IpNet;
-use sealane_model::EndpointProtocol;
 use smallvec::SmallVec;
 
-pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(crate) const X_SEALANE_REGION: HeaderName = HeaderName::from_static("x-sealane-region");
-pub(crate) const X_SEALANE_ENDPOINT: HeaderName = HeaderName::from_static("x-sealane-endpoint");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+use super::fields::{Fields, Known, KnownSet};
+use crate::h1::head::is_token;
+
+/// A peer's address as headers have it; made once for each connection.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerText {
+    pub(crate) address: IpAddr,
+    /// As in `X-Forwarded-For`.
+    plain: Box<str>,
+    /// As in `Forwarded`: `for=…`.
+    forwarded: Box<str>,
+}
+
+impl PeerText {
+    pub(crate) fn new(peer: IpAddr) -> Self {
+        let address = peer.to_canonical();
+        let forwarded = match address {
+            IpAddr::V4(v4) => format!("for={v4}"),
+            IpAddr::V6(v6) => format!("for=\"[{v6}]\""),
+        };
+        Self {
+            address,
+            plain: address.to_string().into(),
+            forwarded: forwarded.into(),
+        }
+    }
+}
+
+/// A request's name in logs and headers: 32 hexadecimal digits, or what a trusted peer gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestId(SmallVec<[u8; 32]>);
+
+impl RequestId {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
 
 /// What is known of a request's way to us.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forwarding<'a> {
     /// The connection's other side: the client, or a trusted proxy in front of us.
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: &'a PeerText,
     /// Its word about where the request comes from is believed.
     pub(crate) trusted_peer: bool,
     /// `http` or `https`.
     pub(crate) scheme: &'a str,
-    /// As the client wrote it (`Host` or `:authority`); empty if it named none.
-    pub(crate) host: &'a str,
-    pub(crate) request_id: &'a HeaderValue,
+    pub(crate) request_id: &'a RequestId,
     /// `Connection` and `Upgrade` stay: the request asks for a tunnel (see [`wants_upgrade`]).
     pub(crate) upgrade: bool,
     /// In which version the request was received: `Via` says so.
     pub(crate) received: Version,
-    /// In which protocol it goes on: `te: trailers` means something in HTTP/2 only, as our HTTP/1
-    /// side carries no trailers.
-    pub(crate) toward: EndpointProtocol,
 }
 
 /// Makes a client's headers those of our own request to an endpoint. To be called once per attempt,
-/// each time on the headers that the client sent.
-pub(crate) fn toward_endpoint(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let trailers = forwarding.toward == EndpointProtocol::Http2 && takes_trailers(headers);
-    end_here(headers, forwarding.upgrade);
+/// each time on the headers that the client sent, with their one `Host`.
+pub(crate) fn toward_endpoint(fields: &mut Fields, forwarding: &Forwarding<'_>) {
+    let trailers = takes_trailers(fields);
+    end_here(fields, forwarding.upgrade, !forwarding.trusted_peer);
     if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        fields.append(Known::Te, b"trailers");
     }
-    if !forwarding.trusted_peer {
-        forget_origin(headers);
-    }
-    tell_origin(headers, forwarding);
-    headers.append(VIA, via(forwarding.received));
-    headers.insert(X_REQUEST_ID, forwarding.request_id.clone());
+    tell_origin(fields, forwarding);
+    fields.append(Known::Via, via(forwarding.received));
+    fields.insert(Known::XRequestId, forwarding.request_id.as_bytes());
 }
 
 /// Makes an endpoint's headers those of our own answer. `named`: the region and the endpoint that
 /// answered, where the client may know; what an endpoint itself says about that is never passed on.
 pub(crate) fn toward_client(
-    headers: &mut HeaderMap,
-    named: Option<(&HeaderValue, &HeaderValue)>,
-    request_id: &HeaderValue,
+    fields: &mut Fields,
+    named: Option<(&str, &str)>,
+    request_id: &RequestId,
     upgrade: bool,
 ) {
-    end_here(headers, upgrade);
-    headers.insert(X_REQUEST_ID, request_id.clone());
-    match named {
-        Some((region, endpoint)) => {
-            headers.insert(X_SEALANE_REGION, region.clone());
-            headers.insert(X_SEALANE_ENDPOINT, endpoint.clone());
-        }
-        None => {
-            headers.remove(X_SEALANE_REGION);
-            headers.remove(X_SEALANE_ENDPOINT);
-        }
+    end_here(fields, upgrade, false);
+    fields.remove_all(OURS);
+    fields.append(Known::XRequestId, request_id.as_bytes());
+    if let Some((region, endpoint)) = named {
+        fields.append(Known::XSealaneRegion, region.as_bytes());
+        fields.append(Known::XSealaneEndpoint, endpoint.as_bytes());
     }
 }
+
+/// What only Sealane says in an answer.
+const OURS: KnownSet = KnownSet::new(&[
+    Known::XRequestId,
+    Known::XSealaneRegion,
+    Known::XSealaneEndpoint,
+]);
 
 /// Takes out of trailers what only a head may say: who merges trailers into headers must not be told
 /// another framing, route or identity by them (RFC 9110 §6.5.1). For both directions.
-pub(crate) fn trailers_onward(trailers: &mut HeaderMap) {
-    end_here(trailers, false);
-    for name in NEVER_TRAILERS {
-        trailers.remove(name);
-    }
-    forget_origin(trailers);
+pub(crate) fn trailers_onward(trailers: &mut Fields) {
+    end_here(trailers, false, true);
+    trailers.remove_all(NEVER_TRAILERS);
 }
 
-const NEVER_TRAILERS: [HeaderName; 11] = [
-    HOST,
-    CONTENT_LENGTH,
-    CONTENT_TYPE,
-    CONTENT_ENCODING,
-    CONTENT_RANGE,
-    TRAILER,
-    AUTHORIZATION,
-    COOKIE,
-    SET_COOKIE,
-    VIA,
-    X_REQUEST_ID,
-];
+const NEVER_TRAILERS: KnownSet = KnownSet::new(&[
+    Known::Host,
+    Known::ContentLength,
+    Known::ContentType,
+    Known::ContentEncoding,
+    Known::ContentRange,
+    Known::Trailer,
+    Known::Authorization,
+    Known::Cookie,
+    Known::SetCookie,
+    Known::Via,
+    Known::XRequestId,
+    Known::XSealaneClientIdentity,
+    Known::DisguisedLength,
+    Known::DisguisedCoding,
+]);
 
 /// Where a request comes from: the right-most address of `X-Forwarded-For` that is not trusted, if
 /// the peer is. A part that is no address ends the walk, and so do [`HOPS_MAX`] parts: what stands
 /// left of either is anyone's word.
-pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn client_address(peer: IpAddr, fields: &Fields, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let mut nearest = peer.to_canonical();
-    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let lines = fields.all(Known::XForwardedFor).rev();
     let mut parts = lines
-        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+        .flat_map(|line| line.rsplit(|byte| *byte == b','))
         .take(HOPS_MAX);
     while is_trusted(&nearest) {
         let Some(next) = parts.next().and_then(address_of) else {
@@ -143,35 +165,33 @@ fn address_of(part: &[u8]) -> Option<IpAddr> {
 
 /// The request's name in all logs: the one that a trusted peer gave, if it can be logged as it
 /// stands; else `random` in hexadecimal.
-pub(crate) fn request_id(headers: &HeaderMap, trusted_peer: bool, random: u128) -> HeaderValue {
-    let given = headers.get(X_REQUEST_ID).filter(|_| trusted_peer);
+pub(crate) fn request_id(fields: &Fields, trusted_peer: bool, random: u128) -> RequestId {
+    let given = fields.get(Known::XRequestId).filter(|_| trusted_peer);
     if let Some(given) = given.filter(|given| is_loggable(given)) {
-        return given.clone();
+        return RequestId(SmallVec::from_slice(given));
     }
     let mut hex = [0; 32];
     for (at, digit) in hex.iter_mut().enumerate() {
         let nibble = (random >> (124 - 4 * at)) & 0xf;
         *digit = b"0123456789abcdef"[nibble as usize];
     }
-    // Never an error: hexadecimal digits are lawful in a header.
-    HeaderValue::from_bytes(&hex).unwrap_or(HeaderValue::from_static("-"))
+    RequestId(SmallVec::from_buf(hex))
 }
 
 /// Bytes of the longest request id that is taken over.
 const REQUEST_ID_MAX: usize = 128;
 
-fn is_loggable(id: &HeaderValue) -> bool {
+fn is_loggable(id: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:=+/@".contains(byte);
-    !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.as_bytes().iter().all(plain)
+    !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.iter().all(plain)
 }
 
 /// Does the client speak gRPC? It reads errors from `grpc-status`, not from the status. (gRPC-Web
 /// does not count: it is translated before or behind us.)
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE) else {
+pub(crate) fn is_grpc(fields: &Fields) -> bool {
+    let Some(kind) = fields.get(Known::ContentType) else {
         return false;
     };
-    let kind = kind.as_bytes();
     let Some((start, rest)) = kind.split_at_checked(GRPC.len()) else {
         return false;
     };
@@ -182,8 +202,11 @@ const GRPC: &[u8] = b"application/grpc";
 
 /// Does an HTTP/1.1 request ask for a tunnel, such as a WebSocket (RFC 9110 §7.8)? Changing to
 /// another version of HTTP, or to TLS, is not passed on: requests could hide in it from us.
-pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
-    let mut protocols = tokens(headers, &UPGRADE).peekable();
+pub(crate) fn wants_upgrade(fields: &Fields) -> bool {
+    if !fields.contains(Known::Upgrade) {
+        return false;
+    }
+    let mut protocols = fields.tokens(Known::Upgrade).peekable();
     let hides = |protocol: &[u8]| {
         let starts = |with: &[u8]| {
             let start = protocol.get(..with.len());
@@ -193,46 +216,58 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
     };
     protocols.peek().is_some()
         && !protocols.any(hides)
-        && tokens(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+        && fields
+            .tokens(Known::Connection)
+            .any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
 /// Removes what speaks of one connection only: the fields that `Connection` names, and those that
-/// are known to even if it does not (RFC 9110 §7.6.1).
-fn end_here(headers: &mut HeaderMap, upgrade: bool) {
-    let kept = headers.get(UPGRADE).filter(|_| upgrade).cloned();
-    for name in named_by_connection(headers) {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+/// are known to even if it does not (RFC 9110 §7.6.1). `forget_origin`: also everything by which an
+/// endpoint could mistake the client for another one.
+fn end_here(fields: &mut Fields, upgrade: bool, forget_origin: bool) {
+    let kept = fields.get(Known::Upgrade).filter(|_| upgrade);
+    let kept: Option<SmallVec<[u8; 32]>> = kept.map(SmallVec::from_slice);
+    let named = named_by_connection(fields);
+    // Names that we do not know by heart may still speak of an origin: `X_Forwarded_For`.
+    let ends = |known, name: &[u8]| {
+        HOP_BY_HOP.contains(known)
+            || (forget_origin && speaks_of_origin(known, name))
+            || named.iter().any(|option| option.eq_ignore_ascii_case(name))
+    };
+    fields.retain(|known, name| !ends(known, name));
     if let Some(protocol) = kept {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, protocol);
+        fields.append(Known::Connection, b"upgrade");
+        fields.append(Known::Upgrade, &protocol);
     }
 }
 
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+const HOP_BY_HOP: KnownSet = KnownSet::new(&[
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::Http2Settings,
+    Known::ProxyAuthenticate,
+    Known::ProxyAuthorization,
+    Known::Te,
+    Known::TransferEncoding,
+    Known::Upgrade,
+]);
 
-fn named_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 2]> {
-    tokens(headers, &CONNECTION)
+type FieldName = SmallVec<[u8; 32]>;
+
+fn named_by_connection(fields: &Fields) -> SmallVec<[FieldName; 2]> {
+    if !fields.contains(Known::Connection) {
+        return SmallVec::new();
+    }
+    fields
+        .tokens(Known::Connection)
         .take(CONNECTION_OPTIONS_MAX)
         .filter(|option| {
             let usual: [&[u8]; 3] = [b"keep-alive", b"close", b"upgrade"];
             !usual.iter().any(|usual| option.eq_ignore_ascii_case(usual))
         })
-        .filter_map(|option| HeaderName::from_bytes(option).ok())
-        .filter(|name| !is_load_bearing(name))
+        .filter(|option| !is_load_bearing(option))
+        .map(SmallVec::from_slice)
         .collect()
 }
 
@@ -241,124 +276,125 @@ const CONNECTION_OPTIONS_MAX: usize = 128;
 
 /// What a `Connection` header cannot talk us out of: without it the message would be another one,
 /// or come from somewhere else.
-fn is_load_bearing(name: &HeaderName) -> bool {
-    [HOST, CONTENT_LENGTH, VIA, X_REQUEST_ID].contains(name) || speaks_of_origin(name)
+fn is_load_bearing(name: &[u8]) -> bool {
+    let known = Known::of(name);
+    LOAD_BEARING.contains(known) || speaks_of_origin(known, name)
 }
 
-/// The parts of a comma-separated list over all its lines, without empty ones (RFC 9110 §5.6.1).
-fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
-    let lines = headers.get_all(name).into_iter();
-    lines
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|part| !part.is_empty())
+const LOAD_BEARING: KnownSet = KnownSet::new(&[
+    Known::Host,
+    Known::ContentLength,
+    Known::Via,
+    Known::XRequestId,
+    Known::XSealaneClientIdentity,
+]);
+
+fn takes_trailers(fields: &Fields) -> bool {
+    let mut codings = fields.tokens(Known::Te);
+    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-fn takes_trailers(headers: &HeaderMap) -> bool {
-    tokens(headers, &TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
-}
-
-/// Takes out everything by which an endpoint could mistake the client for another one.
-fn forget_origin(headers: &mut HeaderMap) {
-    let claims = headers.keys().filter(|name| speaks_of_origin(name));
-    let claims: SmallVec<[HeaderName; 4]> = claims.cloned().collect();
-    for name in claims {
-        headers.remove(name);
+/// `Forwarded`, `X-Forwarded-…`, `X-Real-IP` and our own word on the client's identity; also as
+/// `X_Forwarded_…`, which many endpoints cannot tell from it.
+fn speaks_of_origin(known: Known, name: &[u8]) -> bool {
+    if ORIGIN.contains(known) {
+        return true;
     }
-}
-
-/// `Forwarded`, `X-Forwarded-…` and `X-Real-IP`; also as `X_Forwarded_…`, which many endpoints
-/// cannot tell from it.
-fn speaks_of_origin(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    // The shortest of them has nine letters, and all begin so.
+    if known != Known::Other || name.len() < 9 || !matches!(name[0], b'x' | b'X') {
+        return false;
+    }
+    let plain = |byte: u8| match byte {
+        b'_' => b'-',
+        other => other.to_ascii_lowercase(),
+    };
     let starts = |with: &[u8]| {
         let start = name.get(..with.len());
         start.is_some_and(|start| {
             start
                 .iter()
-                .map(|byte| dashed(*byte))
+                .map(|byte| plain(*byte))
                 .eq(with.iter().copied())
         })
     };
-    name == b"forwarded" || starts(b"x-forwarded-") || (starts(b"x-real-ip") && name.len() == 9)
+    starts(b"x-forwarded-")
+        || (starts(b"x-real-ip") && name.len() == 9)
+        || starts(b"x-sealane-client-")
 }
 
-/// Adds the peer to what is believed of the hops before it.
-fn tell_origin(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
-    let peer = forwarding.peer.to_canonical();
-    let mut text = String::new();
-    // Writing to a `String` cannot fail.
-    let _ = write!(text, "{peer}");
-    extend_list(headers, X_FORWARDED_FOR, text.as_bytes());
-    set_if_absent(headers, X_FORWARDED_PROTO, forwarding.scheme);
-    // HTTP/1.0 needs no host (RFC 9112 §3.2).
-    if !forwarding.host.is_empty() {
-        set_if_absent(headers, X_FORWARDED_HOST, forwarding.host);
-    }
+const ORIGIN: KnownSet = KnownSet::new(&[
+    Known::Forwarded,
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::XRealIp,
+    Known::XSealaneClientIdentity,
+]);
 
-    text.clear();
-    let _ = match peer {
-        IpAddr::V4(v4) => write!(text, "for={v4}"),
-        IpAddr::V6(v6) => write!(text, "for=\"[{v6}]\""),
-    };
-    if !forwarding.host.is_empty() {
-        text.push_str(";host=");
-        push_quoted(&mut text, forwarding.host);
+/// Adds the peer to what is believed of the hops before it.
+fn tell_origin(fields: &mut Fields, forwarding: &Forwarding<'_>) {
+    let host = fields.get(Known::Host).unwrap_or_default();
+    let host: SmallVec<[u8; 64]> = SmallVec::from_slice(host);
+    let peer = forwarding.peer;
+    extend_list(fields, Known::XForwardedFor, &[peer.plain.as_bytes()]);
+    if !fields.contains(Known::XForwardedProto) {
+        fields.append(Known::XForwardedProto, forwarding.scheme.as_bytes());
     }
-    text.push_str(";proto=");
-    text.push_str(forwarding.scheme);
-    extend_list(headers, FORWARDED, text.as_bytes());
+    let forwarded = peer.forwarded.as_bytes();
+    let scheme = forwarding.scheme.as_bytes();
+    // HTTP/1.0 needs no host (RFC 9112 §3.2).
+    if host.is_empty() {
+        return extend_list(fields, Known::Forwarded, &[forwarded, b";proto=", scheme]);
+    }
+    if !fields.contains(Known::XForwardedHost) {
+        fields.append(Known::XForwardedHost, &host);
+    }
+    let quoted = quoted(&host);
+    let parts = [forwarded, b";host=", &quoted, b";proto=", scheme];
+    extend_list(fields, Known::Forwarded, &parts);
 }
 
 /// Makes one line of all that are there, with `last` behind them.
-fn extend_list(headers: &mut HeaderMap, name: HeaderName, last: &[u8]) {
+fn extend_list(fields: &mut Fields, name: Known, last: &[&[u8]]) {
+    if !fields.contains(name) {
+        return fields.append_parts(name, last);
+    }
     let mut list: SmallVec<[u8; 128]> = SmallVec::new();
-    for line in headers.get_all(&name) {
-        list.extend_from_slice(line.as_bytes());
+    for line in fields.all(name) {
+        list.extend_from_slice(line);
         list.extend_from_slice(b", ");
     }
-    list.extend_from_slice(last);
-    // An error only if `last` holds control characters: then nothing is better than a half-truth.
-    match HeaderValue::from_bytes(&list) {
-        Ok(list) => drop(headers.insert(name, list)),
-        Err(_) => drop(headers.remove(name)),
+    for part in last {
+        list.extend_from_slice(part);
     }
-}
-
-fn set_if_absent(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if headers.contains_key(&name) {
-        return;
-    }
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
+    fields.insert(name, &list);
 }
 
 /// A token as it is, anything else as a quoted string (RFC 9110 §5.6.4).
-fn push_quoted(text: &mut String, value: &str) {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !value.is_empty() && value.bytes().all(is_token) {
-        return text.push_str(value);
+fn quoted(value: &[u8]) -> SmallVec<[u8; 64]> {
+    if is_token(value) {
+        return SmallVec::from_slice(value);
     }
-    text.push('"');
-    for character in value.chars() {
-        if matches!(character, '"' | '\\') {
-            text.push('\\');
+    let mut text = SmallVec::new();
+    text.push(b'"');
+    for byte in value {
+        if matches!(byte, b'"' | b'\\') {
+            text.push(b'\\');
         }
-        text.push(character);
+        text.push(*byte);
     }
-    text.push('"');
+    text.push(b'"');
+    text
 }
 
 /// Our own entry (RFC 9110 §7.6.3).
-fn via(received: Version) -> HeaderValue {
-    HeaderValue::from_static(match received {
-        Version::HTTP_09 | Version::HTTP_10 => "1.0 sealane",
-        Version::HTTP_2 => "2.0 sealane",
-        Version::HTTP_3 => "3.0 sealane",
-        _ => "1.1 sealane",
-    })
+const fn via(received: Version) -> &'static [u8] {
+    match received {
+        Version::HTTP_09 | Version::HTTP_10 => b"1.0 sealane",
+        Version::HTTP_2 => b"2.0 sealane",
+        Version::HTTP_3 => b"3.0 sealane",
+        _ => b"1.1 sealane",
+    }
 }
 
 #[cfg(test)]

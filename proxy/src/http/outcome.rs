@@ -13,7 +13,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use sealane_model::{Failure, Observation, ObservationSender, Outcome, Source};
 
 use super::access_log;
@@ -115,7 +115,7 @@ pub(crate) struct RequestOutcome<'a> {
     pub(crate) selected: Option<&'a Selected>,
     pub(crate) attempts: u32,
     pub(crate) took: Duration,
-    pub(crate) request_id: &'a HeaderValue,
+    pub(crate) request_id: &'a str,
     /// The word for our own "no" (`Refusal::as_str` and the like), `None` if the endpoint answered.
     pub(crate) refusal: Option<&'static str>,
     /// The answer's head was sent, but not its end.

@@ -2,14 +2,12 @@
 //! Decides nothing and sends nothing.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, response};
+use http::StatusCode;
 use sealane_model::Failure;
 
+use super::fields::{Fields, Known};
+use super::message::AnswerHead;
 use crate::upstream::NoEndpoint;
-
-/// Names the reason of an answer that Sealane itself gave.
-pub(crate) const REFUSAL: HeaderName = HeaderName::from_static("x-sealane-refusal");
 
 /// Why a request is not answered by an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,40 +92,35 @@ impl Refusal {
 
     /// Head and body of the answer. For gRPC the status rides in a head without a body
     /// ("Trailers-Only" in gRPC over HTTP/2).
-    pub(crate) fn answer(&self, grpc: bool) -> (response::Parts, Bytes) {
-        let (mut head, ()) = Response::new(()).into_parts();
-        head.headers
-            .insert(REFUSAL, HeaderValue::from_static(self.as_str()));
+    pub(crate) fn answer(&self, grpc: bool) -> (AnswerHead, Bytes) {
+        let mut head = AnswerHead::new(StatusCode::OK);
+        let fields = &mut head.fields;
+        fields.append(Known::XSealaneRefusal, self.as_str().as_bytes());
         if grpc {
-            self.compose_grpc(&mut head.headers);
+            self.compose_grpc(fields);
             return (head, Bytes::new());
         }
         head.status = self.status();
         let body = Bytes::from(format!("{} ({})\n", head.status, self.as_str()));
-        let headers = &mut head.headers;
-        let text = HeaderValue::from_static("text/plain; charset=utf-8");
-        headers.insert(CONTENT_TYPE, text);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        fields.append(Known::ContentType, b"text/plain; charset=utf-8");
+        fields.append(Known::ContentLength, body.len().to_string().as_bytes());
         match self {
-            Self::NoEndpoint(_) => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            }
+            Self::NoEndpoint(_) => fields.append(Known::RetryAfter, b"1"),
             Self::Method => {
-                let allow =
-                    HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
-                headers.insert(ALLOW, allow);
+                fields.append(
+                    Known::Allow,
+                    b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH",
+                );
             }
             _ => {}
         }
         (head, body)
     }
 
-    fn compose_grpc(&self, headers: &mut HeaderMap) {
-        const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-        const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(STATUS, HeaderValue::from_static(self.grpc_status()));
-        headers.insert(MESSAGE, HeaderValue::from_static(self.as_str()));
+    fn compose_grpc(&self, fields: &mut Fields) {
+        fields.append(Known::ContentType, b"application/grpc");
+        fields.append(Known::GrpcStatus, self.grpc_status().as_bytes());
+        fields.append("grpc-message", self.as_str().as_bytes());
     }
 }
 
@@ -140,8 +133,9 @@ mod tests {
         let (head, body) = Refusal::Failed(Failure::Refused).answer(true);
 
         assert_eq!(head.status, 200);
-        assert_eq!(head.headers["grpc-status"], "14");
-        assert_eq!(head.headers["x-sealane-refusal"], "endpoint_refused");
+        assert_eq!(head.fields.get_str("grpc-status"), Some("14"));
+        let word = head.fields.get_str("x-sealane-refusal");
+        assert_eq!(word, Some("endpoint_refused"));
         assert!(body.is_empty());
     }
 
@@ -150,7 +144,8 @@ mod tests {
         let (head, body) = Refusal::NoRoute.answer(false);
 
         assert_eq!(head.status, 404);
-        assert_eq!(head.headers["x-sealane-refusal"], "no_route");
-        assert_eq!(head.headers["content-length"], body.len().to_string());
+        assert_eq!(head.fields.get_str("x-sealane-refusal"), Some("no_route"));
+        let length = body.len().to_string();
+        assert_eq!(head.fields.get_str("content-length"), Some(&*length));
     }
 }

@@ -11,13 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use sealane_model::Failure;
 use tokio::time::{Instant, Sleep};
 
 use super::client::{Client, ClientError, Piece};
 use super::endpoint::Endpoint;
+use super::fields::Fields;
 use super::headers::trailers_onward;
+use super::message::AnswerHead;
 use crate::clock;
 use crate::io::Gone;
 
@@ -44,7 +45,7 @@ pub(crate) struct Upload {
     replayable: bool,
     /// The next one of `kept` that this attempt has to send.
     next: usize,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<Fields>>,
     /// This attempt has sent everything.
     sent: bool,
     /// The endpoint takes no more of it; the answer may still come.
@@ -292,7 +293,7 @@ const PIECES_IN_A_ROW: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// The final head, and whether it ends the answer.
-    Head(Box<http::response::Parts>, bool),
+    Head(Box<AnswerHead>, bool),
     Failed(Failure),
     Upload(UploadError),
     ClientGone,
@@ -317,7 +318,7 @@ pub(crate) async fn await_head(
                 return Poll::Ready(Awaited::ClientGone);
             }
             match endpoint.poll_head(cx) {
-                Poll::Ready(Ok((head, end))) if is_final(&head) => {
+                Poll::Ready(Ok((head, end))) if !head.is_interim() => {
                     return Poll::Ready(Awaited::Head(Box::new(head), end));
                 }
                 Poll::Ready(Ok((head, _))) => {
@@ -360,10 +361,6 @@ pub(crate) async fn await_head(
         Poll::Pending
     })
     .await
-}
-
-fn is_final(head: &http::response::Parts) -> bool {
-    !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// Ready when the client has left for good; notes since when it is half closed.

@@ -5,9 +5,10 @@
 
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::Method;
 use sealane_model::Failure;
 
+use super::fields::{Fields, Known};
 use crate::config::RetryPolicy;
 use crate::upstream::budget::Budget;
 
@@ -25,7 +26,7 @@ pub(crate) enum Sent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Try<'a> {
     pub(crate) method: &'a Method,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) fields: &'a Fields,
     /// The failed one included.
     pub(crate) attempts_made: u32,
     pub(crate) sent: Sent,
@@ -105,7 +106,7 @@ fn obstacle(policy: &RetryPolicy, attempt: &Try<'_>) -> Option<GiveUp> {
     if attempt.sent == Sent::AnswerBegun {
         return Some(GiveUp::AnswerBegun);
     }
-    if attempt.sent == Sent::HeadOrBody && !may_repeat(attempt.method, attempt.headers) {
+    if attempt.sent == Sent::HeadOrBody && !may_repeat(attempt.method, attempt.fields) {
         return Some(GiveUp::NotSafe);
     }
     if !attempt.body_replayable {
@@ -116,14 +117,12 @@ fn obstacle(policy: &RetryPolicy, attempt: &Try<'_>) -> Option<GiveUp> {
 
 /// May the endpoint see this request twice? Idempotent methods (RFC 9110 §9.2.2), and whatever its
 /// sender marked by an `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
-pub(crate) fn may_repeat(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn may_repeat(method: &Method, fields: &Fields) -> bool {
     method.is_idempotent()
-        || headers
-            .get(IDEMPOTENCY_KEY)
+        || fields
+            .get(Known::IdempotencyKey)
             .is_some_and(|key| !key.is_empty())
 }
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 #[cfg(test)]
 mod tests;

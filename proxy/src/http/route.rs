@@ -9,8 +9,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
+use super::fields::Fields;
 use crate::config::{HeaderMatch, HostPattern, Route, RouteMatch};
 use crate::metrics::RouteMetrics;
 use crate::upstream::budget::Budget;
@@ -67,7 +68,7 @@ impl RouteTable {
         host: &str,
         path: &str,
         method: &Method,
-        headers: &HeaderMap,
+        headers: &Fields,
     ) -> Option<&Arc<RouteState>> {
         let request = Request {
             path: without_query(path),
@@ -146,7 +147,7 @@ fn specificity(when: &RouteMatch) -> (usize, usize) {
 struct Request<'r> {
     path: &'r str,
     method: &'r Method,
-    headers: &'r HeaderMap,
+    headers: &'r Fields,
 }
 
 impl Request<'_> {
@@ -160,12 +161,11 @@ impl Request<'_> {
 
     fn has(&self, wanted: &HeaderMatch) -> bool {
         match &wanted.value {
-            None => self.headers.contains_key(&wanted.name),
+            None => self.headers.contains(&wanted.name),
             Some(value) => self
                 .headers
-                .get_all(&wanted.name)
-                .iter()
-                .any(|v| v == value),
+                .all(&wanted.name)
+                .any(|line| line == value.as_bytes()),
         }
     }
 }

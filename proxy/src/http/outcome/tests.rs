@@ -106,7 +106,7 @@ fn logged(outcome: &RequestOutcome<'_>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-static ID: HeaderValue = HeaderValue::from_static("id-1");
+static ID: &str = "id-1";
 
 fn refused() -> RequestOutcome<'static> {
     RequestOutcome {
@@ -121,7 +121,7 @@ fn refused() -> RequestOutcome<'static> {
         selected: None,
         attempts: 0,
         took: Duration::from_millis(3),
-        request_id: &ID,
+        request_id: ID,
         refusal: Some("no_route"),
         cut_short: false,
     }

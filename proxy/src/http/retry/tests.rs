@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
 use sealane_model::Ratio;
 
 use super::*;
@@ -26,14 +25,16 @@ fn budget() -> Budget {
     Budget::new(policy().budget)
 }
 
-fn keyed(key: &'static str) -> HeaderMap {
-    HeaderMap::from_iter([(IDEMPOTENCY_KEY, HeaderValue::from_static(key))])
+fn keyed(key: &'static str) -> Fields {
+    let mut fields = Fields::new();
+    fields.append(Known::IdempotencyKey, key.as_bytes());
+    fields
 }
 
-fn failed<'a>(method: &'a Method, headers: &'a HeaderMap, sent: Sent) -> Try<'a> {
+fn failed<'a>(method: &'a Method, headers: &'a Fields, sent: Sent) -> Try<'a> {
     Try {
         method,
-        headers,
+        fields: headers,
         attempts_made: 1,
         sent,
         body_replayable: true,
@@ -47,7 +48,7 @@ fn decided(attempt: &Try<'_>) -> Retry {
 
 #[test]
 fn what_may_be_repeated_depends_on_the_method_its_key_and_how_far_it_came() {
-    let (plain, key, empty) = (HeaderMap::new(), keyed("abc"), keyed(""));
+    let (plain, key, empty) = (Fields::new(), keyed("abc"), keyed(""));
     let again = Retry::Again;
     let not_safe = Retry::GiveUp(GiveUp::NotSafe);
     let begun = Retry::GiveUp(GiveUp::AnswerBegun);
@@ -80,7 +81,7 @@ fn what_may_be_repeated_depends_on_the_method_its_key_and_how_far_it_came() {
 
 #[test]
 fn a_body_that_went_by_ends_it_even_when_connecting_failed() {
-    let headers = HeaderMap::new();
+    let headers = Fields::new();
     for sent in [Sent::Nothing, Sent::HeadOrBody] {
         let attempt = Try {
             body_replayable: false,
@@ -92,7 +93,7 @@ fn a_body_that_went_by_ends_it_even_when_connecting_failed() {
 
 #[test]
 fn attempts_are_counted_with_the_first_one() {
-    let headers = HeaderMap::new();
+    let headers = Fields::new();
     let after = |attempts_made| {
         decided(&Try {
             attempts_made,
@@ -107,7 +108,7 @@ fn attempts_are_counted_with_the_first_one() {
 
 #[test]
 fn an_empty_budget_ends_it_and_what_is_refused_otherwise_costs_no_token() {
-    let (headers, budget, now) = (HeaderMap::new(), budget(), start());
+    let (headers, budget, now) = (Fields::new(), budget(), start());
     let get = failed(&Method::GET, &headers, Sent::HeadOrBody);
     let post = failed(&Method::POST, &headers, Sent::HeadOrBody);
 

@@ -53,7 +53,7 @@ fn table(routes: &[(&str, &str)]) -> RouteTable {
 
 fn found(table: &RouteTable, host: &str, path: &str) -> String {
     table
-        .find(host, path, &Method::GET, &HeaderMap::new())
+        .find(host, path, &Method::GET, &Fields::new())
         .map_or_else(|| "none".to_owned(), |route| route.rule.name.to_string())
 }
 
@@ -158,10 +158,11 @@ fn more_conditions_win_and_then_the_order_of_the_file() {
         route("eu write", with(&[Method::POST], &[&region])),
     ]);
     let find = |method: Method, headers: &[(&'static str, &'static str)]| {
-        let headers = headers
-            .iter()
-            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)));
-        let route = table.find("h", "/v1", &method, &headers.collect());
+        let mut fields = Fields::new();
+        for (name, value) in headers {
+            fields.append(*name, value.as_bytes());
+        }
+        let route = table.find("h", "/v1", &method, &fields);
         route.unwrap().rule.name.to_string()
     };
 
@@ -188,9 +189,9 @@ fn any_line_of_a_header_may_hold_the_value() {
         ..RouteMatch::default()
     };
     let table = RouteTable::new(&[route("flag", when)]);
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     for value in ["a", "b"] {
-        headers.append("x-flag", HeaderValue::from_static(value));
+        headers.append("x-flag", value.as_bytes());
     }
 
     assert!(table.find("h", "/", &Method::GET, &headers).is_some());
@@ -228,7 +229,7 @@ fn naive<'r>(
     host: &str,
     path: &str,
     method: &Method,
-    headers: &HeaderMap,
+    headers: &Fields,
 ) -> Option<&'r Route> {
     let host = host.to_ascii_lowercase();
     let host = host.split(':').next().unwrap();
@@ -257,7 +258,7 @@ fn naive<'r>(
         let when = &route.when;
         let fits = (when.methods.is_empty() || when.methods.contains(method))
             && when.headers.iter().all(|wanted| {
-                let mut values = headers.get_all(&wanted.name).iter();
+                let mut values = headers.all(&wanted.name);
                 match &wanted.value {
                     Some(wanted) => values.any(|value| value == wanted),
                     None => values.next().is_some(),
@@ -345,15 +346,15 @@ proptest! {
             .map(|(at, when)| route(&at.to_string(), when))
             .collect();
         let method = if post { Method::POST } else { Method::GET };
-        let headers: HeaderMap = headers
-            .into_iter()
-            .map(|(name, value)| (header_name(name), HeaderValue::from(u16::from(value))))
-            .collect();
+        let mut fields = Fields::new();
+        for (name, value) in headers {
+            fields.append(&header_name(name), value.to_string().as_bytes());
+        }
         let (host, path) = (format!("{host}{ending}").to_uppercase(), format!("{path}{query}"));
 
-        let expected = naive(&routes, &host, &path, &method, &headers);
+        let expected = naive(&routes, &host, &path, &method, &fields);
         let table = RouteTable::new(&routes);
-        let found = table.find(&host, &path, &method, &headers);
+        let found = table.find(&host, &path, &method, &fields);
 
         prop_assert_eq!(
             found.map(|route| &*route.rule.name),
@@ -364,6 +365,6 @@ proptest! {
     #[test]
     fn no_host_or_path_makes_it_panic(host in any::<String>(), path in any::<String>()) {
         let table = table(&[("a.test", "/x"), ("*.test", ""), ("", "/")]);
-        let _ = table.find(&host, &path, &Method::GET, &HeaderMap::new());
+        let _ = table.find(&host, &path, &Method::GET, &Fields::new());
     }
 }
