@@ -4,11 +4,11 @@
 //! `http::exchange` first (or `tcp` for what is not HTTP), then `upstream::select`.
 
 pub mod config;
+pub mod handover;
 pub mod metrics;
 
 mod clock;
 mod explain;
-pub mod handover;
 mod h1;
 mod http;
 mod io;
