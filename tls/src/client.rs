@@ -93,18 +93,6 @@ impl Known {
     }
 }
 
-/// Whether a configuration can be made of it; asked when the operator's file is read.
-///
-/// # Errors
-/// Authorities or a certificate of our own that cannot be used, in words.
-pub fn check_endpoint(tls: &EndpointTls) -> Result<(), TlsError> {
-    let roots = match &tls.roots {
-        Roots::System => Arc::new(RootCertStore::empty()),
-        Roots::Pem(pem) => authorities(pem)?,
-    };
-    configure(tls, roots, EndpointProtocol::Http1).map(|_| ())
-}
-
 fn configure(
     tls: &EndpointTls,
     roots: Arc<RootCertStore>,

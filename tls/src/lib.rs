@@ -13,7 +13,7 @@ mod pem;
 mod server;
 mod tickets;
 
-pub use client::{Connectors, check_endpoint};
+pub use client::Connectors;
 pub use expiry::{Expiring, expiring};
 pub use identity::{Allow, ClientIdentity, DnsPattern, SpiffePattern};
 pub use pem::TlsError;

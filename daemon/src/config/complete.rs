@@ -24,6 +24,7 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
     if let Some(defaults) = spec.defaults.take() {
         apply_defaults(spec, defaults.value);
     }
+    hand_down_tls(spec);
     spec.fill();
     if spec.version.is_none() {
         spec.version = Some(At::unwritten(Version));
@@ -206,12 +207,14 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             span: _,
             broken: _,
             protocol,
+            tls,
             probe,
             steering,
             failover,
         } = defaults.value;
         let from = PoolSpec {
             protocol,
+            tls,
             probe,
             steering,
             failover,
@@ -238,6 +241,25 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
         };
         for route in &mut routes.value.0 {
             route.value.inherit(&from);
+        }
+    }
+}
+
+/// What a pool says of TLS holds for all its endpoints, before any default of ours.
+fn hand_down_tls(spec: &mut FileSpec) {
+    let pools = spec.pools.iter_mut().flat_map(|table| &mut table.value.0);
+    for pool in pools.filter_map(|entry| entry.value.as_mut()) {
+        let from = EndpointSpec {
+            tls: pool.value.tls.clone(),
+            ..EndpointSpec::default()
+        };
+        let members = pool.value.regions.iter_mut();
+        let members = members.flat_map(|table| &mut table.value.0);
+        for member in members.filter_map(|entry| entry.value.as_mut()) {
+            let endpoints = member.value.endpoints.iter_mut();
+            for endpoint in endpoints.flat_map(|list| &mut list.value.0) {
+                endpoint.value.inherit(&from);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emi
 use super::error::Mistake;
 use super::unit::{
     Bind, Degrees, Flag, Host, Ip, Lifetime, Net, Period, Reach, Seconds, Secret, Share, Size,
-    SizeOrNone, Statuses, Text, UnhealthyShare, Version, Whole,
+    SizeOrNone, Statuses, Text, TlsVersionText, UnhealthyShare, Version, Whole,
 };
 use super::yaml::{Kind, Node};
 
@@ -100,6 +100,8 @@ shape! {
     PoolDefaultsSpec {
         /// How HTTP is spoken to the endpoints.
         protocol: Protocol,
+        /// Speak TLS to the endpoints, and how both sides prove who they are.
+        tls: EndpointTlsSpec,
         /// How endpoints are checked.
         probe: ProbeSpec,
         /// How regions are ordered for a client.
@@ -128,6 +130,8 @@ shape! {
     PoolSpec {
         /// How HTTP is spoken to the endpoints: `http` (HTTP/1.1) or `h2`.
         protocol: Protocol = "http",
+        /// Speak TLS to all of its endpoints. What an endpoint says itself wins, key by key.
+        tls: EndpointTlsSpec,
         /// What the pool has in each region.
         regions: Table<MemberSpec> = required,
         /// How endpoints are checked. A TCP probe when left out.
@@ -205,21 +209,25 @@ shape! {
         weight: WeightNumber = "100",
         /// How HTTP is spoken to it. The pool's when left out.
         protocol: Protocol,
-        /// Speak TLS to it, and how it proves who it is.
+        /// Speak TLS to it, and how both sides prove who they are. The pool's when left out.
         tls: EndpointTlsSpec,
     }
     later ["role", "capacity", "backup", "tags", "proxy_protocol"]
 }
 
 shape! {
-    /// How an endpoint proves who it is.
+    /// How an endpoint proves who it is, and how we do. Its name is always verified.
     EndpointTlsSpec {
         /// PEM file of the authorities that are believed, or `system` for the host's.
         ca: Text = "system",
         /// The name that its certificate must bear. The host of `address` when left out.
         server_name: Text,
+        /// Our own certificate, shown to endpoints that ask for one. None when left out.
+        certificate: CertificateSpec,
+        /// The oldest version of TLS that is spoken.
+        minimum: TlsVersionText = "\"1.2\"",
     }
-    later ["certificate", "key", "alpn", "min_version", "insecure", "verify", "spiffe"]
+    later ["alpn", "spiffe", "crl"]
 }
 
 shape! {
@@ -394,6 +402,8 @@ shape! {
         protocol: ListenerKind = "http",
         /// For `https`: chosen by server name; the first one is for clients that send none.
         certificates: List<CertificateSpec>,
+        /// For `https`: which versions are spoken, and what is asked of clients.
+        tls: ListenerTlsSpec,
         /// For `tcp`: the pool that serves.
         pool: Text,
         /// For `tcp`: time limits of sessions.
@@ -401,7 +411,7 @@ shape! {
         /// For `tcp`: what becomes of sessions whose endpoint goes down. `keep` when left out.
         on_down: OnDownWord,
     }
-    later ["role", "proxy_protocol", "client_ca", "alpn", "limits", "sni", "quic"]
+    later ["role", "proxy_protocol", "alpn", "limits", "sni", "quic"]
 }
 
 choice! {
@@ -435,6 +445,55 @@ choice! {
         /// They are closed, so that clients come back to another endpoint.
         Close = "close",
     }
+}
+
+shape! {
+    /// Which versions of TLS are spoken, and what is asked of clients.
+    ListenerTlsSpec {
+        /// The oldest version of TLS that is spoken.
+        minimum: TlsVersionText = "\"1.2\"",
+        /// Certificates that are asked of clients, by server name. None when left out.
+        client_auth: List<ClientAuthSpec> = "[]",
+    }
+    later ["alpn", "ciphers", "tickets"]
+}
+
+shape! {
+    /// A certificate that is asked of clients.
+    ClientAuthSpec {
+        /// Server names: `api.example.com`, or `*.example.com` for all below it. Those that no other entry has, and clients that name none, when left out.
+        r#for: OneOrMany<Text>,
+        /// `required`: no certificate, no connection. `optional`: one that is shown must be good.
+        mode: ClientAuthWord = "required",
+        /// PEM file of the authorities that are believed.
+        ca: Text = required,
+        /// PEM file of revocation lists, one for each authority that issues clients' certificates.
+        crl: Text,
+        /// Who is let in. Everybody with a good certificate when left out.
+        allow: AllowSpec,
+    }
+    later ["depth", "header"]
+}
+
+choice! {
+    /// Whether a client must show a certificate.
+    ClientAuthWord {
+        /// No certificate, no connection.
+        Required = "required",
+        /// One that is shown must be good.
+        Optional = "optional",
+    }
+}
+
+shape! {
+    /// Who is let in: clients of which any one name is listed.
+    AllowSpec {
+        /// Host names among the certificate's alternative names; `*.` for one label before it.
+        san: OneOrMany<Text>,
+        /// SPIFFE identities: `spiffe://example.com/ns/web`, or `spiffe://example.com/ns/*` for all below it.
+        spiffe: OneOrMany<Text>,
+    }
+    later ["uri", "email", "subject", "fingerprint"]
 }
 
 shape! {

@@ -171,6 +171,38 @@ impl Leaf for Version {
 }
 leaf!([] Version);
 
+/// A version of TLS: `"1.2"` or `"1.3"`, in quotes or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsVersionText(pub sealane_model::TlsVersion);
+
+impl Leaf for TlsVersionText {
+    fn expected() -> String {
+        "`\"1.2\"` or `\"1.3\"`".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "1.2" => Ok(Self(sealane_model::TlsVersion::Tls12)),
+            "1.3" => Ok(Self(sealane_model::TlsVersion::Tls13)),
+            "1.0" | "1.1" => Err(Wrong::because("is forbidden (RFC 8996)")),
+            _ => Err(Wrong::default()),
+        }
+    }
+
+    fn write(&self) -> Out {
+        let text = match self.0 {
+            sealane_model::TlsVersion::Tls12 => "1.2",
+            sealane_model::TlsVersion::Tls13 => "1.3",
+        };
+        Out::Text(text.to_owned())
+    }
+
+    fn schema() -> Value {
+        json!({ "enum": ["1.2", "1.3", 1.2, 1.3] })
+    }
+}
+leaf!([] TlsVersionText);
+
 /// A duration with its unit, from `MIN` to `MAX` milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Period<const MIN: u64, const MAX: u64>(pub Duration);

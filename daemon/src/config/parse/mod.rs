@@ -7,6 +7,7 @@ mod admin;
 mod dns;
 mod pools;
 mod proxy;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

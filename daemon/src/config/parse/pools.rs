@@ -9,9 +9,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use sealane_control::config::{Probe, ProbeKind};
 use sealane_model::{
-    Addresses, AllDown, Endpoint, EndpointId, EndpointProtocol, EndpointTls, FailoverRule, Member,
-    Pool, PoolId, Ratio, RegionId, Roots, Target, TlsVersion, Weight,
+    Addresses, AllDown, CertificatePem, Endpoint, EndpointId, EndpointProtocol, EndpointTls,
+    FailoverRule, Member, Pool, PoolId, Ratio, RegionId, Roots, Target, Weight,
 };
+use sealane_proxy::tls::ServerTls;
 use sealane_steering::{SteeringPolicy, Weights};
 
 use super::super::decode::{At, Entry, Leaf as _, List, Out, Table};
@@ -19,11 +20,12 @@ use super::super::error::Mistake;
 use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    AddressesSpec, AllDownSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec, FallbackSpec,
-    HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol, SteeringSpec, TcpProbeSpec,
-    WeightNumber,
+    AddressesSpec, AllDownSpec, CertificateSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec,
+    FallbackSpec, HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol, SteeringSpec,
+    TcpProbeSpec, WeightNumber,
 };
 use super::super::unit::{Ip, Reach, Text, print_duration};
+use super::tls::certificate_mistake;
 use super::{KnownPool, Parser};
 
 type Parsed = (Vec<Pool>, Vec<Endpoint>, Vec<(PoolId, Probe)>);
@@ -72,6 +74,7 @@ impl Parser<'_> {
             span,
             broken,
             protocol,
+            tls: _, // handed down to the endpoints
             regions,
             probe,
             steering,
@@ -274,6 +277,8 @@ impl Parser<'_> {
             broken: _,
             ca,
             server_name,
+            certificate,
+            minimum,
         } = &spec.value;
         let name = server_name.as_ref()?;
         if let Err(error) = ServerName::try_from(name.0.as_str()) {
@@ -290,15 +295,30 @@ impl Parser<'_> {
         } else {
             Roots::Pem(self.authorities(ca)?)
         };
+        let certificate = match certificate {
+            Some(own) => Some(self.own_certificate(own)?),
+            None => None,
+        };
         Some(EndpointTls {
             server_name: name.0.as_str().into(),
             roots,
-            certificate: None,
-            minimum: TlsVersion::Tls12,
+            certificate,
+            minimum: minimum.as_ref()?.value.0,
         })
     }
 
-    fn authorities(&mut self, path: &At<Text>) -> Option<Arc<[u8]>> {
+    /// Ours, for endpoints that ask who we are.
+    fn own_certificate(&mut self, spec: &At<CertificateSpec>) -> Option<CertificatePem> {
+        let (pem, chain, key) = self.certificate_pem(spec)?;
+        // Whether it can serve is whether it can be shown.
+        if let Err(error) = ServerTls::new(std::slice::from_ref(&pem)) {
+            self.notes.mistake(certificate_mistake(&error, chain, key));
+            return None;
+        }
+        Some(pem)
+    }
+
+    pub(super) fn authorities(&mut self, path: &At<Text>) -> Option<Arc<[u8]>> {
         let file = self.files.resolve(&path.0);
         let bytes = match self.files.bytes(&file, PEM_BYTES_MAX) {
             Ok(bytes) => bytes,

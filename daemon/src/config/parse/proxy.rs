@@ -9,15 +9,13 @@ use sealane_proxy::config::{
     Destination, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, OnDown, RetryPolicy,
     Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
-use sealane_proxy::tls::{CertificatePem, ServerTls, TlsError};
 
 use super::super::decode::{At, List, Table, nearest};
 use super::super::error::Mistake;
-use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    CertificateSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec,
-    RouteSpec, SessionTimeoutsSpec, TimeoutsSpec,
+    LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec, RouteSpec,
+    SessionTimeoutsSpec, TimeoutsSpec,
 };
 use super::super::unit::{Text, host_name, print_duration};
 use super::Parser;
@@ -41,6 +39,7 @@ impl Parser<'_> {
             bind,
             protocol,
             certificates: _,
+            tls: _,
             pool: _,
             timeouts: _,
             on_down: _,
@@ -83,6 +82,16 @@ impl Parser<'_> {
             }
             self.notes.mistake(mistake);
         }
+        if kind != ListenerKind::Https
+            && let Some(tls) = &spec.tls
+        {
+            let message = format!("a listener of `{word}` has no `tls`");
+            let mut mistake = Mistake::new(tls.span, message);
+            if kind == ListenerKind::Http {
+                mistake = mistake.help("write `protocol: https`");
+            }
+            self.notes.mistake(mistake);
+        }
         if is_http && let Some(pool) = &spec.pool {
             let message = format!("a listener of `{word}` has no pool of its own");
             let mistake = Mistake::new(pool.span, message);
@@ -105,7 +114,8 @@ impl Parser<'_> {
     fn https(&mut self, name: &At<String>, spec: &ListenerSpec) -> Option<ListenerProtocol> {
         match &spec.certificates {
             Some(certificates) if !certificates.value.is_empty() => {
-                Some(ListenerProtocol::Https(self.certificates(certificates)?))
+                let tls = self.server_tls(certificates, spec.tls.as_ref())?;
+                Some(ListenerProtocol::Https(tls))
             }
             _ => {
                 let message = format!("the listener `{}` lacks a certificate", name.value);
@@ -150,46 +160,6 @@ impl Parser<'_> {
             self.notes
                 .mistake(Mistake::new(span, message).expected(expected));
         }
-    }
-
-    fn certificates(&mut self, list: &At<List<CertificateSpec>>) -> Option<ServerTls> {
-        let mut pems = Vec::new();
-        for spec in list.value.iter() {
-            let CertificateSpec {
-                span: _,
-                broken: _,
-                chain,
-                key,
-            } = &spec.value;
-            let (Some(chain), Some(key)) = (chain, key) else {
-                continue;
-            };
-            let pem = (self.pem(chain), self.pem(key));
-            if let (Some(chain_pem), Some(key_pem)) = pem {
-                let pem = CertificatePem {
-                    chain: chain_pem.into(),
-                    key: key_pem.into(),
-                };
-                // Each alone, so that a mistake is where it belongs.
-                match ServerTls::new(std::slice::from_ref(&pem)) {
-                    Ok(_) => pems.push(pem),
-                    Err(error) => self.notes.mistake(certificate_mistake(&error, chain, key)),
-                }
-            }
-        }
-        if pems.len() < list.value.len() {
-            return None;
-        }
-        let tls = ServerTls::new(&pems);
-        tls.map_err(|error| self.notes.wrong(list.span, error.to_string()))
-            .ok()
-    }
-
-    fn pem(&mut self, path: &At<Text>) -> Option<Vec<u8>> {
-        let file = self.files.resolve(&path.0);
-        let read = self.files.bytes(&file, PEM_BYTES_MAX);
-        read.map_err(|message| self.notes.wrong(path.span, message))
-            .ok()
     }
 
     pub(super) fn routes(
@@ -508,33 +478,5 @@ const fn on_down(word: OnDownWord) -> OnDown {
     match word {
         OnDownWord::Keep => OnDown::Keep,
         OnDownWord::Close => OnDown::Close,
-    }
-}
-
-fn certificate_mistake(error: &TlsError, chain: &At<Text>, key: &At<Text>) -> Mistake {
-    let (chain_name, key_name) = (chain.0.escape_debug(), key.0.escape_debug());
-    match error {
-        TlsError::Chain { reason, .. } => Mistake::new(
-            chain.span,
-            format!("`{chain_name}` is no PEM file: {reason}"),
-        ),
-        TlsError::EmptyChain { .. } | TlsError::NoCertificate => {
-            Mistake::new(chain.span, format!("`{chain_name}` has no certificate"))
-        }
-        TlsError::Key { reason, .. } => Mistake::new(
-            key.span,
-            format!("`{key_name}` is no private key in PEM: {reason}"),
-        ),
-        TlsError::KeyOfAnother { .. } => Mistake::new(
-            key.span,
-            format!("the key `{key_name}` does not belong to the certificate `{chain_name}`"),
-        )
-        .related(chain.span, "the certificate"),
-        TlsError::Unusable { reason, .. } => {
-            Mistake::new(chain.span, format!("`{chain_name}` cannot serve: {reason}"))
-        }
-        TlsError::Authorities(reason) | TlsError::Revocations(reason) | TlsError::Setup(reason) => {
-            Mistake::new(chain.span, reason.clone())
-        }
     }
 }
