@@ -17,6 +17,9 @@ use crate::unit::{Ratio, Weight};
 pub struct Location {
     latitude: f32,
     longitude: f32,
+    /// The same place on a sphere of radius 1, so that no distance needs a sine: distances are
+    /// wanted for each request, places are made when the configuration is read.
+    on_sphere: [f64; 3],
 }
 
 impl Location {
@@ -24,9 +27,10 @@ impl Location {
     #[must_use]
     pub fn new(latitude: f32, longitude: f32) -> Option<Self> {
         let lawful = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
-        lawful.then_some(Self {
+        lawful.then(|| Self {
             latitude,
             longitude,
+            on_sphere: on_sphere(latitude, longitude),
         })
     }
 
@@ -40,17 +44,20 @@ impl Location {
         self.longitude
     }
 
-    /// Great-circle distance in kilometres (haversine, Earth as a sphere of 6,371 km).
+    /// Great-circle distance in kilometres (from the chord, Earth as a sphere of 6,371 km).
     #[must_use]
     pub fn kilometres_to(self, other: Self) -> f64 {
         const EARTH_RADIUS_KM: f64 = 6_371.0;
-        let radians = |degrees: f32| f64::from(degrees).to_radians();
-        let half = |a: f64, b: f64| ((b - a) / 2.0).sin().powi(2);
-        let (lat1, lat2) = (radians(self.latitude), radians(other.latitude));
-        let h = half(lat1, lat2)
-            + lat1.cos() * lat2.cos() * half(radians(self.longitude), radians(other.longitude));
-        2.0 * EARTH_RADIUS_KM * h.sqrt().min(1.0).asin()
+        let [dx, dy, dz] = [0, 1, 2].map(|axis| self.on_sphere[axis] - other.on_sphere[axis]);
+        let chord = (dx * dx + dy * dy + dz * dz).sqrt();
+        2.0 * EARTH_RADIUS_KM * (chord / 2.0).min(1.0).asin()
     }
+}
+
+fn on_sphere(latitude: f32, longitude: f32) -> [f64; 3] {
+    let (sin_lat, cos_lat) = f64::from(latitude).to_radians().sin_cos();
+    let (sin_lon, cos_lon) = f64::from(longitude).to_radians().sin_cos();
+    [cos_lat * cos_lon, cos_lat * sin_lon, sin_lat]
 }
 
 /// The unit of geography and failover.
@@ -332,6 +339,36 @@ mod tests {
         };
 
         assert!(!format!("{pem:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn distances_are_those_of_the_haversine_formula() {
+        let haversine = |a: Location, b: Location| {
+            let radians = |degrees: f32| f64::from(degrees).to_radians();
+            let half = |a: f32, b: f32| ((radians(b) - radians(a)) / 2.0).sin().powi(2);
+            let cosines = radians(a.latitude).cos() * radians(b.latitude).cos();
+            let h = half(a.latitude, b.latitude) + cosines * half(a.longitude, b.longitude);
+            2.0 * 6_371.0 * h.sqrt().min(1.0).asin()
+        };
+        let places: Vec<Location> = (-90..=90)
+            .step_by(15)
+            .flat_map(|lat| {
+                (-180..=180)
+                    .step_by(20)
+                    .map(move |lon| (lat as f32, lon as f32))
+            })
+            .chain([(50.11, 8.68), (50.12, 8.69), (-50.11, -171.32)])
+            .map(|(lat, lon)| Location::new(lat, lon).unwrap())
+            .collect();
+        for a in &places {
+            for b in &places {
+                let (got, expected) = (a.kilometres_to(*b), haversine(*a, *b));
+                assert!(
+                    (got - expected).abs() < 0.001,
+                    "{a:?} {b:?}: {got}, {expected}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl GeoTable {
         };
         match (self.places.of(class), address) {
             (Place::Nowhere, _) => located(None, None, scope),
-            (Place::Cell(cell), _) => located(cell.location(), None, scope),
+            (Place::Cell(_), _) => located(self.places.location_of(class), None, scope),
             (Place::Region(region), _) => located(None, Some(region), scope),
             (Place::OfV4After(bits), IpAddr::V6(v6)) => self.locate_within(v6, bits, scope),
             // Only the ranges of IPv6 hold that class.
@@ -202,6 +202,8 @@ impl Cell {
 #[derive(Debug)]
 struct Places {
     of_class: Vec<Place>,
+    /// Of the classes that are cells: a location is dear to make.
+    locations: Vec<Option<Location>>,
     known: HashMap<Place, Class>,
 }
 
@@ -209,6 +211,7 @@ impl Default for Places {
     fn default() -> Self {
         Self {
             of_class: vec![Place::Nowhere],
+            locations: vec![None],
             known: HashMap::from([(Place::Nowhere, Class::NOWHERE)]),
         }
     }
@@ -219,8 +222,16 @@ impl Places {
         *self.known.entry(place).or_insert_with(|| {
             let class = Class::from_index(self.of_class.len());
             self.of_class.push(place);
+            self.locations.push(match place {
+                Place::Cell(cell) => cell.location(),
+                Place::Nowhere | Place::Region(_) | Place::OfV4After(_) => None,
+            });
             class
         })
+    }
+
+    fn location_of(&self, class: Class) -> Option<Location> {
+        self.locations.get(class.index()).copied().flatten()
     }
 
     fn of(&self, class: Class) -> Place {

@@ -3,6 +3,9 @@
 //! Called once per attempt by the proxy, once per steered question by DNS and once per `explain`
 //! by the admin API. Pure: no clock, no randomness but the key it is handed, no state.
 
+use std::cmp::Ordering;
+use std::time::Duration;
+
 use sealane_model::{
     AllDown, Location, Member, MemberHealth, OutReason, PoolId, RegionId, ScopePrefix, Snapshot,
     Standing,
@@ -51,13 +54,19 @@ impl Ranking {
 /// Orders the pool's regions for one client.
 #[must_use]
 pub fn rank(ask: &Ask<'_>, world: &Snapshot) -> Ranking {
-    evaluate(ask, world).0
+    evaluate(ask, world, &mut Candidates::new())
 }
 
 /// The same decision with everything that led to it.
 #[must_use]
 pub fn explain(ask: &Ask<'_>, world: &Snapshot) -> Explanation {
-    let (ranking, candidates) = evaluate(ask, world);
+    let mut candidates = Candidates::new();
+    let ranking = evaluate(ask, world, &mut candidates);
+    for candidate in &mut candidates {
+        let mut regions = ranking.regions();
+        candidate.position = regions.position(|region| region == candidate.region);
+    }
+    set_shares(ask, &mut candidates, ranking.first());
     Explanation {
         ranking,
         candidates: candidates.into_vec(),
@@ -134,29 +143,22 @@ const FAR_AWAY_MS: f64 = 1_000.0;
 
 type Candidates = SmallVec<[Candidate; 8]>;
 
-fn evaluate(ask: &Ask<'_>, world: &Snapshot) -> (Ranking, Candidates) {
-    let mut candidates: Candidates = world
-        .members(ask.pool)
-        .map(|(member, health)| weigh(ask, world, member, health))
-        .collect();
-    let suspect = world.members(ask.pool).any(|(_, health)| health.suspect);
-
-    let (regions, reason) = ordered(ask, world, &mut candidates);
-    for candidate in &mut candidates {
-        candidate.position = regions
-            .iter()
-            .position(|region| *region == candidate.region);
+/// `candidates`: empty; holds one for each member afterwards. What only people want to know of them
+/// (position, share) is left to [`explain`].
+fn evaluate(ask: &Ask<'_>, world: &Snapshot, candidates: &mut Candidates) -> Ranking {
+    let from = Viewpoint::of(ask.place, world);
+    let mut suspect = false;
+    for (member, health) in world.members(ask.pool) {
+        suspect |= health.suspect;
+        candidates.push(weigh(ask, world, &from, member, health));
     }
-    let scope = scope(ask, &candidates, &regions);
-    (
-        Ranking {
-            regions,
-            reason,
-            scope,
-            suspect,
-        },
-        candidates,
-    )
+    let (regions, reason) = ordered(ask, world, candidates);
+    Ranking {
+        scope: scope(ask, candidates),
+        regions,
+        reason,
+        suspect,
+    }
 }
 
 fn ordered(
@@ -235,19 +237,22 @@ const fn by_policy(ask: &Ask<'_>) -> Reason {
     }
 }
 
-fn weigh(ask: &Ask<'_>, world: &Snapshot, member: &Member, health: &MemberHealth) -> Candidate {
-    let (latency_ms, basis) = latency(ask.place, world, member.region, health);
+fn weigh(
+    ask: &Ask<'_>,
+    world: &Snapshot,
+    from: &Viewpoint,
+    member: &Member,
+    health: &MemberHealth,
+) -> Candidate {
+    let region = world.topology.region(member.region);
+    let location = region.and_then(|region| region.location);
+    let (latency_ms, basis) = from.latency(member.region, location, health);
     let policy_weight = f64::from(ask.policy.weight(member.region).get());
-    let weight = f64::from(member.weight.get()) * policy_weight;
-    let seed = world
-        .topology
-        .region(member.region)
-        .map_or(0, |region| region.seed);
     Candidate {
         region: member.region,
         standing: health.standing,
         tier: member.priority,
-        weight,
+        weight: f64::from(member.weight.get()) * policy_weight,
         healthy: health.healthy,
         total: health.total,
         latency_ms,
@@ -255,98 +260,106 @@ fn weigh(ask: &Ask<'_>, world: &Snapshot, member: &Member, health: &MemberHealth
         in_band: true,
         share: 0.0,
         position: None,
-        draw: uniform(ask.key, seed),
+        draw: uniform(ask.key, region.map_or(0, |region| region.seed)),
         usable: false,
     }
 }
 
-/// The latency that this client would see at this region, in milliseconds.
-fn latency(
-    place: &ClientPlace,
-    world: &Snapshot,
-    region: RegionId,
-    health: &MemberHealth,
-) -> (f64, LatencyBasis) {
-    let millis = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-    let excess = match (health.rtt, health.rtt_floor) {
-        (Some(rtt), Some(floor)) => millis(rtt.saturating_sub(floor)),
-        _ => 0.0,
-    };
-    if place.region == Some(region) {
-        return (excess, LatencyBasis::Assigned);
+/// From where the client looks at the regions.
+struct Viewpoint {
+    assigned: Option<RegionId>,
+    location: Option<Location>,
+}
+
+impl Viewpoint {
+    fn of(place: &ClientPlace, world: &Snapshot) -> Self {
+        let location_of = |id: RegionId| world.topology.region(id).and_then(|r| r.location);
+        Self {
+            assigned: place.region,
+            location: place.region.and_then(location_of).or(place.location),
+        }
     }
-    let location_of = |id: RegionId| world.topology.region(id).and_then(|r| r.location);
-    let from: Option<Location> = place.region.and_then(location_of).or(place.location);
-    match (from, location_of(region)) {
-        (Some(from), Some(to)) => (
-            from.kilometres_to(to) * RTT_MS_PER_KM + excess,
-            LatencyBasis::Distance,
-        ),
-        (Some(_), None) => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
-        (None, _) if place.region.is_some() => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
-        (None, _) => match health.rtt {
-            Some(rtt) => (millis(rtt), LatencyBasis::Measured),
-            None => (0.0, LatencyBasis::Unknown),
-        },
+
+    /// The latency that this client would see at this region, in milliseconds.
+    fn latency(
+        &self,
+        region: RegionId,
+        location: Option<Location>,
+        health: &MemberHealth,
+    ) -> (f64, LatencyBasis) {
+        let millis = |d: Duration| d.as_secs_f64() * 1e3;
+        let excess = match (health.rtt, health.rtt_floor) {
+            (Some(rtt), Some(floor)) if rtt > floor => millis(rtt - floor),
+            _ => 0.0,
+        };
+        if self.assigned == Some(region) {
+            return (excess, LatencyBasis::Assigned);
+        }
+        match (self.location, location) {
+            (Some(from), Some(to)) => (
+                from.kilometres_to(to) * RTT_MS_PER_KM + excess,
+                LatencyBasis::Distance,
+            ),
+            (Some(_), None) => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
+            (None, _) if self.assigned.is_some() => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
+            (None, _) => match health.rtt {
+                Some(rtt) => (millis(rtt), LatencyBasis::Measured),
+                None => (0.0, LatencyBasis::Unknown),
+            },
+        }
     }
 }
 
-/// Orders those that `wanted` lets through, tier by tier, and notes each one's share and band.
+/// Orders those that `wanted` lets through, tier by tier, and notes who they are and who is near.
 fn order(
     ask: &Ask<'_>,
     candidates: &mut Candidates,
     wanted: impl Fn(&Candidate) -> bool,
 ) -> SmallVec<[RegionId; 8]> {
-    let mut best_ms = f64::INFINITY;
-    let mut first_tier = u16::MAX;
     for candidate in candidates.iter_mut() {
         candidate.usable = wanted(candidate);
-        candidate.share = 0.0;
-        if candidate.usable && candidate.weight > 0.0 {
-            first_tier = first_tier.min(candidate.tier);
-        }
     }
-    for candidate in candidates
-        .iter()
-        .filter(|c| c.usable && c.tier == first_tier)
-    {
-        if candidate.weight > 0.0 {
-            best_ms = best_ms.min(candidate.latency_ms);
-        }
+    if let SteeringPolicy::WeightedLatency(_) = ask.policy {
+        note_band(candidates);
     }
-    let band_ms = (best_ms * BAND_FACTOR).max(best_ms + BAND_EXTRA_MS);
-    let by_latency = matches!(ask.policy, SteeringPolicy::WeightedLatency(_));
-    for candidate in candidates.iter_mut() {
-        candidate.in_band = !by_latency || candidate.latency_ms <= band_ms;
-    }
-
-    let mut order: SmallVec<[(Precedence, usize); 8]> = candidates
-        .iter()
-        .enumerate()
-        .filter(|(_, candidate)| candidate.usable)
-        .map(|(index, candidate)| (precedence(ask, candidate), index))
+    let usable = || candidates.iter().filter(|candidate| candidate.usable);
+    // A single one has nobody to be drawn against.
+    let many_drawn = usable().filter(|one| is_drawn(ask, one)).nth(1).is_some();
+    let mut order: SmallVec<[(Precedence, RegionId); 8]> = usable()
+        .map(|one| (precedence(ask, one, many_drawn), one.region))
         .collect();
-    order.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    set_shares(
-        ask,
-        candidates,
-        first_tier,
-        order.first().map(|(_, index)| *index),
-    );
-    order
+    order.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+    order.iter().map(|(_, region)| *region).collect()
+}
+
+/// Near enough is measured from the best of the tier that serves.
+fn note_band(candidates: &mut Candidates) {
+    let tier = first_tier(candidates);
+    let best_ms = candidates
         .iter()
-        .map(|(_, index)| candidates[*index].region)
-        .collect()
+        .filter(|c| c.usable && c.tier == tier && c.weight > 0.0)
+        .fold(f64::INFINITY, |best, c| best.min(c.latency_ms));
+    let band_ms = (best_ms * BAND_FACTOR).max(best_ms + BAND_EXTRA_MS);
+    for candidate in candidates {
+        candidate.in_band = candidate.latency_ms <= band_ms;
+    }
+}
+
+/// The tier that serves: the lowest one with something usable that weighs something.
+fn first_tier(candidates: &Candidates) -> u16 {
+    let usable = candidates.iter().filter(|c| c.usable && c.weight > 0.0);
+    usable.map(|c| c.tier).min().unwrap_or(u16::MAX)
 }
 
 type Precedence = (bool, u16, bool, f64);
 
 /// Sorts ascending: what weighs nothing last, then by tier, then as the policy says. Equal ones
-/// keep the order of the file.
-fn precedence(ask: &Ask<'_>, candidate: &Candidate) -> Precedence {
+/// keep the order of the file. `many_drawn`: more than one is drawn.
+fn precedence(ask: &Ask<'_>, candidate: &Candidate, many_drawn: bool) -> Precedence {
     let not_wanted = candidate.weight <= 0.0;
     let (class, rank) = match ask.policy {
-        _ if is_drawn(ask, candidate) => (false, turn(ask, candidate)),
+        _ if is_drawn(ask, candidate) && many_drawn => (false, turn(ask, candidate)),
+        _ if is_drawn(ask, candidate) => (false, 0.0),
         SteeringPolicy::WeightedLatency(_) => (true, candidate.latency_ms),
         SteeringPolicy::Weighted(_) => (true, 0.0),
         SteeringPolicy::Nearest | SteeringPolicy::Priority => (false, candidate.latency_ms),
@@ -399,34 +412,34 @@ fn health(candidate: &Candidate) -> f64 {
     f64::from(candidate.healthy) / f64::from(candidate.total)
 }
 
-fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, tier: u16, winner: Option<usize>) {
+fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, winner: Option<RegionId>) {
     let weighted = matches!(
         ask.policy,
         SteeringPolicy::WeightedLatency(_) | SteeringPolicy::Weighted(_)
     );
+    let tier = first_tier(candidates);
     let takes_part = |c: &Candidate| c.usable && c.in_band && c.tier == tier && c.weight > 0.0;
     let sum: f64 = candidates
         .iter()
         .filter(|c| takes_part(c))
         .map(|c| appeal(ask, c))
         .sum();
-    if !weighted || sum <= 0.0 {
-        if let Some(winner) = winner {
-            candidates[winner].share = 1.0;
-        }
-        return;
-    }
-    for candidate in candidates.iter_mut() {
-        if takes_part(candidate) {
-            candidate.share = appeal(ask, candidate) / sum;
-        }
+    for candidate in candidates {
+        candidate.share = if !weighted || sum <= 0.0 {
+            f64::from(u8::from(winner == Some(candidate.region)))
+        } else if takes_part(candidate) {
+            appeal(ask, candidate) / sum
+        } else {
+            0.0
+        };
     }
 }
 
 /// For whom the order holds: nobody's place matters where there is nothing to choose from, and
 /// nobody's key where no two are drawn against each other.
-fn scope(ask: &Ask<'_>, candidates: &[Candidate], regions: &[RegionId]) -> ScopePrefix {
-    if regions.len() < 2 {
+fn scope(ask: &Ask<'_>, candidates: &Candidates) -> ScopePrefix {
+    let usable = || candidates.iter().filter(|candidate| candidate.usable);
+    if usable().nth(1).is_none() {
         return ScopePrefix::EVERYONE;
     }
     let by_place = if matches!(ask.policy, SteeringPolicy::Weighted(_)) {
@@ -434,15 +447,9 @@ fn scope(ask: &Ask<'_>, candidates: &[Candidate], regions: &[RegionId]) -> Scope
     } else {
         ask.place.scope
     };
-    let drawn = |c: &&Candidate| c.position.is_some() && is_drawn(ask, c);
-    let tier_is_shared = |one: &Candidate| {
-        let same_tier = candidates
-            .iter()
-            .filter(drawn)
-            .filter(|c| c.tier == one.tier);
-        same_tier.count() > 1
-    };
-    let by_key = if candidates.iter().filter(drawn).any(tier_is_shared) {
+    let drawn = || usable().filter(|one| is_drawn(ask, one));
+    let tier_is_shared = |one: &Candidate| drawn().filter(|c| c.tier == one.tier).nth(1).is_some();
+    let by_key = if drawn().any(tier_is_shared) {
         ask.place.key_scope()
     } else {
         ScopePrefix::EVERYONE
