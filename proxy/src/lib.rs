@@ -15,6 +15,7 @@ mod io;
 mod listener;
 mod random;
 mod shared;
+mod slots;
 mod tcp;
 mod upstream;
 mod worker;
@@ -133,7 +134,7 @@ impl Proxy {
             rules: ArcSwap::from_pointee(rules),
             world: deps.world,
             observations: deps.observations,
-            loads: upstream::LoadTable::default(),
+            loads: Arc::default(),
             open: OpenConnections::default(),
             tls: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
@@ -237,8 +238,6 @@ impl Proxy {
         self.shared.rules.store(Arc::new(Rules { config, routes }));
 
         let world = self.shared.world.load();
-        let exists = |id| world.topology.endpoint(id).is_some();
-        self.shared.loads.keep_only(exists);
         let endpoints = world.topology.endpoints();
         let identities: HashSet<_> = endpoints.filter_map(|one| one.tls.as_ref()).collect();
         self.shared.tls.retain(|tls| identities.contains(tls));

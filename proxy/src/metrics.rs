@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use http::StatusCode;
 use metrics::{
     Counter, Gauge, Histogram, SharedString, Unit, counter, describe_counter, describe_gauge,
@@ -16,6 +15,7 @@ use sealane_model::{Failure, RegionId};
 use sealane_steering::Reason;
 
 use crate::http::retry::GiveUp;
+use crate::slots::Slots;
 use crate::tcp::end::End;
 use crate::upstream::Selected;
 
@@ -162,8 +162,8 @@ pub(crate) struct RouteMetrics {
     received: Counter,
     sent: Counter,
     retry_refusals: [Counter; GiveUp::ALL.len()],
-    /// At most one for each region and reason.
-    attempts: DashMap<(RegionId, &'static str), Counter>,
+    /// One for each region and reason that occurred, see [`attempts_slot`].
+    attempts: Slots<Counter>,
 }
 
 impl RouteMetrics {
@@ -181,7 +181,7 @@ impl RouteMetrics {
             retry_refusals: GiveUp::ALL.map(
                 |why| counter!("proxy_retry_refusals_total", "route" => label(), "why" => why.as_str()),
             ),
-            attempts: DashMap::new(),
+            attempts: Slots::default(),
         }
     }
 
@@ -201,18 +201,17 @@ impl RouteMetrics {
     }
 
     pub(crate) fn attempt(&self, region: RegionId, region_name: &Arc<str>, reason: Reason) {
-        let key = (region, reason.as_str());
-        if let Some(known) = self.attempts.get(&key) {
-            return known.increment(1);
-        }
-        let attempts = counter!(
-            "proxy_attempts_total",
-            "route" => self.route.clone(),
-            "region" => Arc::clone(region_name),
-            "reason" => reason.as_str()
-        );
+        let attempts = self
+            .attempts
+            .get_or_make(attempts_slot(region, reason), || {
+                counter!(
+                    "proxy_attempts_total",
+                    "route" => self.route.clone(),
+                    "region" => Arc::clone(region_name),
+                    "reason" => reason.as_str()
+                )
+            });
         attempts.increment(1);
-        self.attempts.insert(key, attempts);
     }
 
     pub(crate) fn attempt_failed(&self, cause: &Failure) {
@@ -228,6 +227,11 @@ impl RouteMetrics {
     pub(crate) fn not_retried(&self, why: GiveUp) {
         self.retry_refusals[why as usize].increment(1);
     }
+}
+
+/// Lossless: 65,536 regions with a few reasons each.
+const fn attempts_slot(region: RegionId, reason: Reason) -> u32 {
+    (region.index() * Reason::WORDS + reason.index()) as u32
 }
 
 impl std::fmt::Debug for RouteMetrics {

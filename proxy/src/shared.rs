@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) world: SnapshotReader,
     pub(crate) observations: ObservationSender,
-    pub(crate) loads: LoadTable,
+    pub(crate) loads: Arc<LoadTable>,
     pub(crate) open: OpenConnections,
     pub(crate) tls: Arc<Connectors>,
     pub(crate) phase: watch::Sender<Phase>,

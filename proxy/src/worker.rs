@@ -17,6 +17,7 @@ use crate::listener::{Opened, accept};
 use crate::shared::{Phase, Shared};
 use crate::tcp::relay::Kit;
 use crate::tcp::watch::Watch;
+use crate::upstream::Endpoints;
 
 /// Listeners waiting to be taken up by one worker. A worker takes them up within milliseconds;
 /// were it full, the listener would lack that worker, which is logged as our own fault.
@@ -26,6 +27,7 @@ pub(crate) const OPENED_WAITING_MAX: usize = 1_024;
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
+    pub(crate) endpoints: Endpoints,
     /// Bytes of requests' bodies that are kept for another attempt.
     pub(crate) kept_for_replay: Rc<Cell<usize>>,
     /// What TCP sessions move their bytes with.
@@ -67,6 +69,7 @@ pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
 async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
     let worker = Rc::new(Worker {
         connections: Connections::new(Arc::clone(&shared.tls)),
+        endpoints: Endpoints::new(Arc::clone(&shared.loads)),
         kept_for_replay: Rc::default(),
         kit: Kit::default(),
         watch: Watch::default(),

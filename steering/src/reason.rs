@@ -26,6 +26,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// How many words [`Reason::as_str`] knows.
+    pub const WORDS: usize = 11;
+
+    /// The place of this reason's word in a table of [`Reason::WORDS`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::WeightedLatency => 0,
+            Self::Nearest => 1,
+            Self::Weighted => 2,
+            Self::Priority => 3,
+            Self::Pinned => 4,
+            Self::FailedOver { .. } => 5,
+            Self::HoldDownIgnored => 6,
+            Self::AllDown => 7,
+            Self::NoData => 8,
+            Self::Fallback => 9,
+            Self::NoMembers => 10,
+        }
+    }
+
     /// A word for a metric label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -139,7 +139,7 @@ pub(crate) async fn answer(
     }
 }
 
-const fn tried(selected: &Selected) -> upstream::Tried {
+fn tried(selected: &Selected) -> upstream::Tried {
     upstream::Tried {
         region: selected.region,
         endpoint: selected.endpoint,
@@ -187,7 +187,7 @@ fn choose(
         random: random::number(),
         tried: &request.tried,
     };
-    select(&world, &shared.loads, &ask)
+    select(&world, &inbound.worker.endpoints, &ask)
 }
 
 fn is_stale(miss: &Miss, fresh: bool, request: &RequestContext, upload: &Upload) -> bool {

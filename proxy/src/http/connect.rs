@@ -4,7 +4,6 @@
 //! sends no request.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,9 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use rustls::pki_types::ServerName;
-use sealane_model::{
-    EndpointId, EndpointProtocol, EndpointTls, Failure, PoolId, Snapshot, Verdict,
-};
+use sealane_model::{EndpointProtocol, Failure, Snapshot, Verdict};
 use sealane_tls::Connectors;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -29,7 +26,7 @@ use super::endpoint::{ANSWER_HEAD_MAX, Endpoint, H1Endpoint, H2Endpoint};
 use crate::clock;
 use crate::io::{Mode, Transport, Wire};
 use crate::metrics::PoolMetrics;
-use crate::upstream::Selected;
+use crate::upstream::{Known, Selected};
 
 /// Idle HTTP/1 connections that one worker keeps for one endpoint. Further ones are closed when
 /// their exchange ends.
@@ -55,21 +52,69 @@ const STREAM_SEND_MAX: usize = 64 * 1024;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 
 /// Who may share a connection: everything that decides whom we talk to, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(crate) struct Key {
-    endpoint: EndpointId,
+    known: Rc<Known>,
     address: SocketAddr,
-    protocol: EndpointProtocol,
-    tls: Option<EndpointTls>,
 }
 
 impl Key {
     pub(crate) fn of(selected: &Selected) -> Self {
         Self {
-            endpoint: selected.endpoint,
+            known: Rc::clone(&selected.known),
             address: selected.address,
-            protocol: selected.protocol,
-            tls: selected.tls.clone(),
+        }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        let talks_alike = |a: &Known, b: &Known| {
+            (a.endpoint, a.protocol, &a.tls) == (b.endpoint, b.protocol, &b.tls)
+        };
+        self.address == other.address
+            && (Rc::ptr_eq(&self.known, &other.known) || talks_alike(&self.known, &other.known))
+    }
+}
+
+/// What is kept for each key: by endpoint, then among the few keys that one endpoint has (one for
+/// each address that its name resolves to; more only just after a reload).
+struct ByKey<T> {
+    by_endpoint: Vec<Vec<(Key, T)>>,
+}
+
+impl<T> Default for ByKey<T> {
+    fn default() -> Self {
+        Self {
+            by_endpoint: Vec::new(),
+        }
+    }
+}
+
+impl<T: Default> ByKey<T> {
+    fn get_mut(&mut self, key: &Key) -> Option<&mut T> {
+        let kept = self.by_endpoint.get_mut(key.known.endpoint.index())?;
+        let found = kept.iter_mut().find(|(known, _)| known == key);
+        found.map(|(_, value)| value)
+    }
+
+    fn get_or_default(&mut self, key: &Key) -> &mut T {
+        let endpoint = key.known.endpoint.index();
+        if self.by_endpoint.len() <= endpoint {
+            self.by_endpoint.resize_with(endpoint + 1, Vec::new);
+        }
+        let kept = &mut self.by_endpoint[endpoint];
+        let at = kept.iter().position(|(known, _)| known == key);
+        let at = at.unwrap_or_else(|| {
+            kept.push((key.clone(), T::default()));
+            kept.len() - 1
+        });
+        &mut kept[at].1
+    }
+
+    fn retain(&mut self, mut wanted: impl FnMut(&Key, &mut T) -> bool) {
+        for kept in &mut self.by_endpoint {
+            kept.retain_mut(|(key, value)| wanted(key, value));
         }
     }
 }
@@ -81,10 +126,11 @@ struct Idle {
 
 /// One worker's connections to endpoints.
 pub(crate) struct Connections {
-    idle: RefCell<HashMap<Key, Vec<Idle>>>,
+    idle: RefCell<ByKey<Vec<Idle>>>,
     idle_count: Cell<usize>,
-    shared: RefCell<HashMap<Key, Rc<Shared>>>,
-    metrics: RefCell<HashMap<PoolId, PoolMetrics>>,
+    shared: RefCell<ByKey<Rc<Shared>>>,
+    /// By the pool's index.
+    metrics: RefCell<Vec<Option<PoolMetrics>>>,
     tls: Arc<Connectors>,
 }
 
@@ -132,7 +178,7 @@ impl Connections {
     }
 
     async fn open_new(&self, key: &Key, selected: &Selected) -> Result<Endpoint, Failure> {
-        match key.protocol {
+        match key.known.protocol {
             EndpointProtocol::Http1 => {
                 let wire = self.dial(key).await?;
                 self.count(selected, |metrics| metrics.connects.increment(1));
@@ -140,7 +186,7 @@ impl Connections {
             }
             EndpointProtocol::Http2 => {
                 let lease = self.lease(key, selected).await?;
-                let endpoint = H2Endpoint::new(lease, key.tls.is_some());
+                let endpoint = H2Endpoint::new(lease, key.known.tls.is_some());
                 Ok(Endpoint::H2(Box::new(endpoint)))
             }
         }
@@ -149,7 +195,7 @@ impl Connections {
     /// Takes back a connection whose exchange went well.
     pub(crate) fn keep(&self, selected: &Selected, wire: Wire) {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(Key::of(selected)).or_default();
+        let kept = idle.get_or_default(&Key::of(selected));
         if kept.len() < IDLE_PER_ENDPOINT_MAX && self.idle_count.get() < IDLE_MAX {
             kept.push(Idle {
                 wire,
@@ -176,8 +222,8 @@ impl Connections {
     /// down.
     pub(crate) fn sweep(&self, world: &Snapshot, now: Instant) {
         let wanted = |key: &Key| {
-            let known = world.topology.endpoint(key.endpoint).is_some();
-            let verdict = world.verdict(key.endpoint);
+            let known = world.topology.endpoint(key.known.endpoint).is_some();
+            let verdict = world.verdict(key.known.endpoint);
             known && !matches!(verdict, Verdict::Down | Verdict::Draining)
         };
         let mut left = 0;
@@ -205,13 +251,13 @@ impl Connections {
             .await
             .map_err(|error| failure_of_connect(&error))?;
         prepare(&tcp).map_err(|error| failure_of_connect(&error))?;
-        let Some(tls) = &key.tls else {
+        let Some(tls) = &key.known.tls else {
             return Ok(Wire::new(Transport::Tcp(tcp)));
         };
         let failed = |reason: String| Failure::Tls(reason);
         let config = self
             .tls
-            .config(tls, key.protocol)
+            .config(tls, key.known.protocol)
             .map_err(|error| failed(error.to_string()))?;
         let name = ServerName::try_from(tls.server_name.to_string())
             .map_err(|error| failed(error.to_string()))?;
@@ -220,7 +266,7 @@ impl Connections {
             .await
             .map_err(|error| failed(error.to_string()))?;
         let chosen = stream.get_ref().1.alpn_protocol();
-        if key.protocol == EndpointProtocol::Http2 && chosen != Some(b"h2") {
+        if key.known.protocol == EndpointProtocol::Http2 && chosen != Some(b"h2") {
             return Err(failed("h2 was not chosen by ALPN".to_owned()));
         }
         Ok(Wire::new(Transport::ClientTls(Box::new(stream))))
@@ -229,7 +275,7 @@ impl Connections {
     async fn lease(&self, key: &Key, selected: &Selected) -> Result<H2Lease, Failure> {
         let shared = {
             let mut all = self.shared.borrow_mut();
-            Rc::clone(all.entry(key.clone()).or_default())
+            Rc::clone(all.get_or_default(key))
         };
         if let Some(lease) = shared.lease() {
             self.count(selected, |metrics| metrics.reuses.increment(1));
@@ -249,10 +295,11 @@ impl Connections {
 
     fn count(&self, selected: &Selected, count: impl Fn(&PoolMetrics)) {
         let mut known = self.metrics.borrow_mut();
-        let metrics = known
-            .entry(selected.pool)
-            .or_insert_with(|| PoolMetrics::new(&selected.pool_name));
-        count(metrics);
+        let pool = selected.pool.index();
+        if known.len() <= pool {
+            known.resize(pool + 1, None);
+        }
+        count(known[pool].get_or_insert_with(|| PoolMetrics::new(&selected.pool_name)));
     }
 }
 

@@ -148,7 +148,7 @@ async fn connect(
                 random: random::number(),
                 tried: &tried,
             };
-            let selected = match select(&world, &shared.loads, &ask) {
+            let selected = match select(&world, &worker.endpoints, &ask) {
                 Ok(selected) => selected,
                 Err(none) => {
                     tracing::debug!("no endpoint: {none}");

@@ -5,8 +5,10 @@
 
 pub(crate) mod balance;
 pub(crate) mod budget;
+pub(crate) mod known;
 pub(crate) mod load;
 pub(crate) mod select;
 
+pub(crate) use known::{Endpoints, Known};
 pub(crate) use load::{LoadGuard, LoadTable};
 pub(crate) use select::{NoEndpoint, SelectAsk, Selected, Tried, select};

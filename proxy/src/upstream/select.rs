@@ -1,20 +1,20 @@
 //! Which endpoint serves this attempt: first the region, then one endpoint in it.
 //!
-//! Called once per attempt. Reads one [`Snapshot`] and the load table; writes nothing, never
+//! Called once per attempt. Reads one [`Snapshot`] and the endpoints' loads; writes nothing, never
 //! waits. How regions are ordered is not decided here: see [`sealane_steering::rank`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use sealane_model::{
-    Endpoint, EndpointId, EndpointProtocol, EndpointTls, Member, OutReason, PoolId, RegionId,
-    Snapshot, Standing, Target, Verdict, Weight,
+    Endpoint, EndpointId, Member, OutReason, PoolId, RegionId, Snapshot, Standing, Target, Verdict,
+    Weight,
 };
 use sealane_steering::{Ask, ClientPlace, Ranking, Reason, SteeringPolicy, rank, usable};
 use smallvec::SmallVec;
 
 use super::balance;
-use super::load::LoadTable;
+use super::known::{Endpoints, Known};
 
 /// Failed attempts in one region after which the next region of the ranking is tried: two failed
 /// endpoints say more about the region than about themselves.
@@ -43,22 +43,22 @@ pub(crate) struct Tried {
     pub(crate) timed_out: bool,
 }
 
-/// All that an attempt must know of its endpoint; holds no snapshot.
+/// The choice for one attempt; cheap to clone, holds no snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct Selected {
-    pub(crate) pool: PoolId,
-    pub(crate) pool_name: Arc<str>,
-    pub(crate) region: RegionId,
-    pub(crate) region_name: Arc<str>,
-    pub(crate) endpoint: EndpointId,
-    /// As the operator wrote it.
-    pub(crate) name: Arc<str>,
+    pub(crate) known: Rc<Known>,
     pub(crate) address: SocketAddr,
-    pub(crate) protocol: EndpointProtocol,
-    pub(crate) tls: Option<EndpointTls>,
     pub(crate) reason: Reason,
     /// No endpoint of the region is well: one was chosen all the same.
     pub(crate) ignored_health: bool,
+}
+
+impl std::ops::Deref for Selected {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        &self.known
+    }
 }
 
 /// Why no endpoint can serve.
@@ -82,7 +82,7 @@ pub(crate) enum NoEndpoint {
 /// DNS, which must be sure, a request can take the doubtful region again a moment later.
 pub(crate) fn select(
     world: &Snapshot,
-    loads: &LoadTable,
+    endpoints: &Endpoints,
     ask: &SelectAsk<'_>,
 ) -> Result<Selected, NoEndpoint> {
     let ranking = rank(&ask.steering(), world);
@@ -92,15 +92,20 @@ pub(crate) fn select(
             _ => NoEndpoint::NoData,
         });
     };
-    let choice = by_ranking(world, loads, ask, &ranking)
-        .or_else(|| last_resort(world, loads, ask, &ranking))
+    let choice = by_ranking(world, endpoints, ask, &ranking)
+        .or_else(|| last_resort(world, endpoints, ask, &ranking))
         .ok_or_else(|| why_none(world, ask, &ranking))?;
     let reason = if choice.endpoint.region == best {
         ranking.reason
     } else {
         Reason::FailedOver { from: best }
     };
-    Ok(choice.selected(world, reason))
+    Ok(Selected {
+        known: endpoints.known(world, choice.endpoint),
+        address: choice.address,
+        reason,
+        ignored_health: choice.ignored_health,
+    })
 }
 
 impl<'a> SelectAsk<'a> {
@@ -138,7 +143,7 @@ impl<'a> SelectAsk<'a> {
 /// The first ranked region that has a usable endpoint left and is not given up.
 fn by_ranking<'w>(
     world: &'w Snapshot,
-    loads: &LoadTable,
+    endpoints: &Endpoints,
     ask: &SelectAsk<'_>,
     ranking: &Ranking,
 ) -> Option<Choice<'w>> {
@@ -152,7 +157,7 @@ fn by_ranking<'w>(
                 return None;
             }
             let usable = usable(member, world);
-            let choice = choose(world, loads, ask, region, &usable.endpoints)?;
+            let choice = choose(world, endpoints, ask, region, &usable.endpoints)?;
             Some(Choice {
                 ignored_health: usable.ignored_health,
                 ..choice
@@ -171,7 +176,7 @@ fn has_one_up(member: &Member, world: &Snapshot) -> bool {
 /// the operator drains or moved away stays out.
 fn last_resort<'w>(
     world: &'w Snapshot,
-    loads: &LoadTable,
+    endpoints: &Endpoints,
     ask: &SelectAsk<'_>,
     ranking: &Ranking,
 ) -> Option<Choice<'w>> {
@@ -187,7 +192,7 @@ fn last_resort<'w>(
         .map(|(member, _)| member.region);
     ranked.chain(failed).find_map(|region| {
         let (member, _) = world.member(ask.pool, region)?;
-        let choice = choose(world, loads, ask, region, &undrained(member, world))?;
+        let choice = choose(world, endpoints, ask, region, &undrained(member, world))?;
         Some(Choice {
             ignored_health: !world.verdict(choice.endpoint.id).is_usable(),
             ..choice
@@ -211,7 +216,7 @@ struct Choice<'w> {
 /// went to yet.
 fn choose<'w>(
     world: &'w Snapshot,
-    loads: &LoadTable,
+    endpoints: &Endpoints,
     ask: &SelectAsk<'_>,
     region: RegionId,
     among: &[EndpointId],
@@ -235,7 +240,7 @@ fn choose<'w>(
     } else {
         elsewhere
     };
-    let picked = balance::pick(&candidates, ask.random, |id| loads.in_flight(id))?;
+    let picked = balance::pick(&candidates, ask.random, |id| endpoints.in_flight(id))?;
     let endpoint = world.topology.endpoint(picked)?;
     Some(Choice {
         endpoint,
@@ -287,31 +292,6 @@ fn why_none(world: &Snapshot, ask: &SelectAsk<'_>, ranking: &Ranking) -> NoEndpo
         return NoEndpoint::Unresolved;
     }
     NoEndpoint::NoMembers
-}
-
-impl Choice<'_> {
-    fn selected(self, world: &Snapshot, reason: Reason) -> Selected {
-        let endpoint = self.endpoint;
-        let name_of_region = world.topology.region(endpoint.region);
-        let name_of_pool = world.topology.pool(endpoint.pool);
-        Selected {
-            pool: endpoint.pool,
-            pool_name: name_of_pool.map_or_else(nameless, |pool| Arc::clone(&pool.name)),
-            region: endpoint.region,
-            region_name: name_of_region.map_or_else(nameless, |region| Arc::clone(&region.name)),
-            endpoint: endpoint.id,
-            name: Arc::clone(&endpoint.name),
-            address: self.address,
-            protocol: endpoint.protocol,
-            tls: endpoint.tls.clone(),
-            reason,
-            ignored_health: self.ignored_health,
-        }
-    }
-}
-
-fn nameless() -> Arc<str> {
-    Arc::from("?")
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is observed and logged when something ends.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use sealane_model::publish::observation_channel;
@@ -12,19 +13,22 @@ use crate::config::RouteMatch;
 use crate::http::retry::GiveUp;
 use crate::http::route::RouteTable;
 use crate::http::route::tests::route;
-use crate::upstream::LoadTable;
+use crate::upstream::{Known, LoadTable};
 
 fn selected() -> Selected {
-    Selected {
+    let known = Known {
         pool: PoolId::from_index(0).unwrap(),
         pool_name: "api".into(),
         region: RegionId::from_index(0).unwrap(),
         region_name: "eu".into(),
         endpoint: EndpointId::from_index(3).unwrap(),
         name: "10.0.0.1:80".into(),
-        address: "10.0.0.1:80".parse().unwrap(),
         protocol: EndpointProtocol::Http1,
         tls: None,
+    };
+    Selected {
+        known: Rc::new(known),
+        address: "10.0.0.1:80".parse().unwrap(),
         reason: Reason::Nearest,
         ignored_health: false,
     }

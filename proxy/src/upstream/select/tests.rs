@@ -1,20 +1,23 @@
 //! The order in which one request tries endpoints.
 
+use std::sync::Arc;
+
 use sealane_model::Verdict::{Down, Draining, Probation, Suspect, Up};
 use sealane_model::{
-    Addresses, AllDown, EndpointHealth, FailoverRule, Generation, MemberHealth, Pool, Ratio,
-    Region, Timestamp, Topology,
+    Addresses, AllDown, EndpointHealth, EndpointProtocol, FailoverRule, Generation, MemberHealth,
+    Pool, Ratio, Region, Timestamp, Topology,
 };
 use sealane_steering::{GeoTable, How, Weights};
 use sealane_testkit::{Names, World};
 
 use super::*;
+use crate::upstream::LoadTable;
 
 /// One request: each attempt fails, so that the next one must go elsewhere.
 struct Walk<'w> {
     world: &'w Snapshot,
     policy: SteeringPolicy,
-    loads: LoadTable,
+    endpoints: Endpoints,
     tried: Vec<Tried>,
     random: u64,
 }
@@ -24,7 +27,7 @@ impl<'w> Walk<'w> {
         Self {
             world,
             policy: SteeringPolicy::Priority,
-            loads: LoadTable::default(),
+            endpoints: Endpoints::new(Arc::default()),
             tried: Vec::new(),
             random: 0x1234_5678_9abc_def0,
         }
@@ -44,7 +47,7 @@ impl<'w> Walk<'w> {
             random: self.random,
             tried: &self.tried,
         };
-        let selected = select(self.world, &self.loads, &ask)?;
+        let selected = select(self.world, &self.endpoints, &ask)?;
         self.tried.push(Tried {
             region: selected.region,
             endpoint: selected.endpoint,
@@ -222,9 +225,11 @@ fn the_idle_endpoint_of_two_serves() {
     let busy = world.endpoint_id("api", "eu", 0);
 
     for random in 0..100 {
+        let loads = Arc::<LoadTable>::default();
         let mut walk = Walk::new(&world);
         walk.random = random;
-        let _running = walk.loads.begin(busy);
+        walk.endpoints = Endpoints::new(Arc::clone(&loads));
+        let _running = loads.begin(busy);
         assert_ne!(walk.next().unwrap().endpoint, busy);
     }
 }
@@ -296,7 +301,7 @@ fn a_pool_that_is_gone_has_no_members() {
         tried: &[],
     };
 
-    let refused = select(&world, &LoadTable::default(), &ask).unwrap_err();
+    let refused = select(&world, &Endpoints::new(Arc::default()), &ask).unwrap_err();
 
     assert_eq!(refused, NoEndpoint::NoMembers);
 }
