@@ -5,6 +5,8 @@
 //! then the first in the file. Matches raw bytes: percent-encoding is not decoded and dots are not
 //! resolved, so that what is matched is what the endpoint will see.
 
+mod paths;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use super::fields::Fields;
 use crate::config::{HeaderMatch, HostPattern, Route, RouteMatch};
 use crate::metrics::RouteMetrics;
 use crate::upstream::budget::Budget;
+use paths::Paths;
 
 /// One route with what lives as long as it; shared by all workers.
 #[derive(Debug)]
@@ -25,15 +28,14 @@ pub(crate) struct RouteState {
     pub(crate) metrics: RouteMetrics,
 }
 
-/// In each list, the one that would win stands first.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
-    exact: HashMap<Box<str>, Vec<Arc<RouteState>>>,
+    exact: HashMap<Box<str>, Paths>,
     /// By suffix, its leading dot included.
-    suffix: HashMap<Box<str>, Vec<Arc<RouteState>>>,
+    suffix: HashMap<Box<str>, Paths>,
     /// The longest key of `suffix`, in bytes: longer ends of a host need no look.
     suffix_max: usize,
-    any: Vec<Arc<RouteState>>,
+    any: Paths,
     /// All of them, in the order of the file.
     all: Vec<Arc<RouteState>>,
 }
@@ -45,20 +47,29 @@ impl RouteTable {
 
     /// Routes that keep their name keep their budget.
     pub(crate) fn new_keeping(old: &Self, routes: &[Route]) -> Self {
-        let mut table = Self::default();
-        for rule in routes {
-            let state = Arc::new(RouteState::new(old, rule));
-            table
-                .list_for(rule.when.host.as_ref())
-                .push(Arc::clone(&state));
-            table.all.push(state);
+        let all: Vec<_> = routes
+            .iter()
+            .map(|rule| Arc::new(RouteState::new(old, rule)))
+            .collect();
+        let (mut exact, mut suffix) = (Lists::new(), Lists::new());
+        let mut any = Vec::new();
+        for route in &all {
+            let list = match &route.rule.when.host {
+                None => &mut any,
+                Some(HostPattern::Exact(name)) => {
+                    exact.entry(unbracketed(name).into()).or_default()
+                }
+                Some(HostPattern::Suffix(end)) => suffix.entry(Box::from(&**end)).or_default(),
+            };
+            list.push(Arc::clone(route));
         }
-        let lists = table.exact.values_mut().chain(table.suffix.values_mut());
-        for list in lists.chain([&mut table.any]) {
-            // Stable: equal ones keep the order of the file.
-            list.sort_by_key(|route| std::cmp::Reverse(specificity(&route.rule.when)));
+        Self {
+            suffix_max: suffix.keys().map(|end| end.len()).max().unwrap_or_default(),
+            exact: by_path(exact),
+            suffix: by_path(suffix),
+            any: Paths::new(any),
+            all,
         }
-        table
     }
 
     /// `host`: as the client wrote it, in any case; a port and one trailing dot are passed over.
@@ -70,17 +81,12 @@ impl RouteTable {
         method: &Method,
         headers: &Fields,
     ) -> Option<&Arc<RouteState>> {
-        let request = Request {
-            path: without_query(path),
-            method,
-            headers,
-        };
+        let path = without_query(path);
+        let request = Request { method, headers };
         let mut buffer = [0; HOST_MAX];
         let host = plain(host, &mut buffer);
-        self.lists_for(host).find_map(|list| {
-            let mut routes = list.iter();
-            routes.find(|route| request.matches(&route.rule.when))
-        })
+        self.paths_for(host)
+            .find_map(|paths| paths.find(path, |route| request.fits(&route.rule.when)))
     }
 
     /// In the order of the file.
@@ -88,11 +94,8 @@ impl RouteTable {
         self.all.iter()
     }
 
-    /// The lists whose routes this host may take, the most specific one first.
-    fn lists_for<'t, 'h>(
-        &'t self,
-        host: &'h str,
-    ) -> impl Iterator<Item = &'t [Arc<RouteState>]> + use<'t, 'h> {
+    /// The routes that this host may take, those of the most specific pattern first.
+    fn paths_for<'t, 'h>(&'t self, host: &'h str) -> impl Iterator<Item = &'t Paths> + use<'t, 'h> {
         let exact = self.exact.get(host);
         let dots = host.bytes().enumerate().skip(1);
         let ends = dots
@@ -100,25 +103,16 @@ impl RouteTable {
             .map(|(at, _)| &host[at..])
             .filter(|end| end.len() <= self.suffix_max);
         let suffixes = ends.filter_map(|end| self.suffix.get(end));
-        exact
-            .into_iter()
-            .chain(suffixes)
-            .chain([&self.any])
-            .map(Vec::as_slice)
+        exact.into_iter().chain(suffixes).chain([&self.any])
     }
+}
 
-    fn list_for(&mut self, host: Option<&HostPattern>) -> &mut Vec<Arc<RouteState>> {
-        match host {
-            None => &mut self.any,
-            Some(HostPattern::Exact(name)) => {
-                self.exact.entry(unbracketed(name).into()).or_default()
-            }
-            Some(HostPattern::Suffix(end)) => {
-                self.suffix_max = self.suffix_max.max(end.len());
-                self.suffix.entry(Box::from(&**end)).or_default()
-            }
-        }
-    }
+/// Routes by host pattern, in the order of the file.
+type Lists = HashMap<Box<str>, Vec<Arc<RouteState>>>;
+
+fn by_path(lists: Lists) -> HashMap<Box<str>, Paths> {
+    let indexed = |(host, routes)| (host, Paths::new(routes));
+    lists.into_iter().map(indexed).collect()
 }
 
 impl RouteState {
@@ -137,25 +131,20 @@ impl RouteState {
     }
 }
 
-/// Among routes for the same host: greater wins.
-fn specificity(when: &RouteMatch) -> (usize, usize) {
-    let path = when.path_prefix.as_ref().map_or(0, |prefix| prefix.len());
-    let conditions = when.headers.len() + usize::from(!when.methods.is_empty());
-    (path, conditions)
+/// Among routes for the same host and path prefix: more wins.
+fn conditions(when: &RouteMatch) -> usize {
+    when.headers.len() + usize::from(!when.methods.is_empty())
 }
 
 struct Request<'r> {
-    path: &'r str,
     method: &'r Method,
     headers: &'r Fields,
 }
 
 impl Request<'_> {
-    /// The host was looked at before.
-    fn matches(&self, when: &RouteMatch) -> bool {
-        let path = when.path_prefix.as_deref();
-        path.is_none_or(|prefix| has_prefix(self.path, prefix))
-            && (when.methods.is_empty() || when.methods.contains(self.method))
+    /// Host and path were looked at before.
+    fn fits(&self, when: &RouteMatch) -> bool {
+        (when.methods.is_empty() || when.methods.contains(self.method))
             && when.headers.iter().all(|wanted| self.has(wanted))
     }
 
@@ -168,14 +157,6 @@ impl Request<'_> {
                 .any(|line| line == value.as_bytes()),
         }
     }
-}
-
-/// By whole segments: `/v1` is a prefix of `/v1` and `/v1/x`; `/v1/` of `/v1/x`, not of `/v1`.
-fn has_prefix(path: &str, prefix: &str) -> bool {
-    let Some(rest) = path.strip_prefix(prefix) else {
-        return false;
-    };
-    rest.is_empty() || prefix.is_empty() || prefix.ends_with('/') || rest.starts_with('/')
 }
 
 fn without_query(path: &str) -> &str {

@@ -332,7 +332,7 @@ proptest! {
 
     #[test]
     fn the_table_finds_what_the_naive_matcher_finds(
-        routes in prop::collection::vec(any_route(), 0..12),
+        routes in prop::collection::vec(any_route(), 0..32),
         host in any_host(),
         ending in prop::sample::select(vec!["", ".", ":80", ".:8080"]),
         path in any_path(),
