@@ -1,5 +1,6 @@
 //! What the process says about itself: log lines and metrics. Decides nothing.
 
+mod cells;
 mod process;
 mod recorder;
 

@@ -1,9 +1,9 @@
-//! Our own recorder behind the `metrics` facade: atomics and fixed buckets, rendered as Prometheus
-//! text (exposition format 0.0.4).
+//! Our own recorder behind the `metrics` facade: counts of each thread and fixed buckets, rendered as
+//! Prometheus text (exposition format 0.0.4).
 //!
 //! Chosen over recorders that queue raw samples until somebody reads them: memory here is bounded by
 //! the number of different label sets, and labels come from configuration and enums only. Recording
-//! through a held handle is one atomic addition; only the making of a handle takes the lock.
+//! through a held handle adds to a number of the thread's own; only the making of a handle takes the lock.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +14,8 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
 };
+
+use super::cells::{Cells, Place};
 
 /// Put before each name of ours when it is shown.
 const PREFIX: &str = "sealane_";
@@ -44,6 +46,7 @@ impl PrometheusRecorder {
 pub struct Registry {
     // A lock: taken when a handle is made and when the text is rendered, never when recording.
     families: Mutex<BTreeMap<String, Family>>,
+    cells: Arc<Cells>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +121,7 @@ impl Registry {
             family
                 .series
                 .entry(labels)
-                .or_insert_with(|| kind.series())
+                .or_insert_with(|| kind.series(&self.cells))
                 .clone(),
         )
     }
@@ -133,11 +136,17 @@ impl Kind {
         }
     }
 
-    fn series(self) -> Series {
+    fn series(self, cells: &Arc<Cells>) -> Series {
         match self {
-            Self::Counter => Series::Counter(Arc::default()),
+            Self::Counter => Series::Counter(Arc::new(Count {
+                at: cells.reserve(1),
+                cells: Arc::clone(cells),
+            })),
             Self::Gauge => Series::Gauge(Arc::default()),
-            Self::Histogram => Series::Histogram(Arc::default()),
+            Self::Histogram => Series::Histogram(Arc::new(Buckets {
+                at: cells.reserve(BUCKETS + 1),
+                cells: Arc::clone(cells),
+            })),
         }
     }
 }
@@ -187,22 +196,26 @@ fn labels_of(key: &Key) -> String {
     text
 }
 
-#[derive(Debug, Default)]
-struct Count(AtomicU64);
+/// Either incremented or told its absolute value, never both.
+#[derive(Debug)]
+struct Count {
+    cells: Arc<Cells>,
+    at: Place,
+}
 
 impl Count {
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.cells.sum(self.at)
     }
 }
 
 impl CounterFn for Count {
     fn increment(&self, value: u64) {
-        self.0.fetch_add(value, Ordering::Relaxed);
+        self.cells.add(self.at, value);
     }
 
     fn absolute(&self, value: u64) {
-        self.0.fetch_max(value, Ordering::Relaxed);
+        self.cells.raise(self.at, value);
     }
 }
 
@@ -238,18 +251,20 @@ impl GaugeFn for Level {
     }
 }
 
-#[derive(Debug, Default)]
+/// One cell for each bound of [`BUCKETS_SECONDS`], one above them all, and the sum of all values.
+#[derive(Debug)]
 struct Buckets {
-    /// One for each bound of [`BUCKETS_SECONDS`], and one above them all.
-    counts: [AtomicU64; BUCKETS_SECONDS.len() + 1],
-    sum: Level,
+    cells: Arc<Cells>,
+    at: Place,
 }
+
+const BUCKETS: usize = BUCKETS_SECONDS.len() + 1;
 
 impl HistogramFn for Buckets {
     fn record(&self, value: f64) {
         let at = BUCKETS_SECONDS.partition_point(|bound| *bound < value);
-        self.counts[at].fetch_add(1, Ordering::Relaxed);
-        self.sum.add(value);
+        self.cells.add(self.at.next(at), 1);
+        self.cells.add_f64(self.at.next(BUCKETS), value);
     }
 }
 
@@ -257,8 +272,8 @@ impl Buckets {
     fn render(&self, name: &str, labels: &str, text: &mut String) {
         let comma = if labels.is_empty() { "" } else { "," };
         let mut total = 0;
-        for (at, count) in self.counts.iter().enumerate() {
-            total += count.load(Ordering::Relaxed);
+        for at in 0..BUCKETS {
+            total += self.cells.sum(self.at.next(at));
             let bound = BUCKETS_SECONDS
                 .get(at)
                 .map_or_else(|| "+Inf".to_owned(), f64::to_string);
@@ -267,7 +282,8 @@ impl Buckets {
                 "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}"
             );
         }
-        let _ = writeln!(text, "{name}_sum{} {}", braced(labels), self.sum.get());
+        let sum = self.cells.sum_f64(self.at.next(BUCKETS));
+        let _ = writeln!(text, "{name}_sum{} {}", braced(labels), sum);
         let _ = writeln!(text, "{name}_count{} {total}", braced(labels));
     }
 }
