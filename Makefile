@@ -2,6 +2,7 @@
 #
 #   make demo                 builds and runs the demo (ARGS="--http 8081" changes a port)
 #   make test                 everything that must pass, with what it needs installed first
+#   make test-slow            10,000 idle WebSockets over a reload and an upgrade (needs 20,200 descriptors: ulimit -n)
 #   make check                formatting, lints and documentation
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
@@ -13,13 +14,16 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 BUILD_NEEDS := cmake cc
 TEST_NEEDS := $(BUILD_NEEDS) curl dig
 
-.PHONY: demo test check fmt clippy doc release load-failover fuzz needs-build needs-test
+.PHONY: demo test test-slow check fmt clippy doc release load-failover fuzz needs-build needs-test
 
 demo: needs-build
 	$(CARGO) run --locked -p sealane -- demo $(ARGS)
 
 test: needs-test
 	$(CARGO) test --locked --workspace
+
+test-slow: needs-test
+	SEALANE_IDLE_WEBSOCKETS=10000 $(CARGO) test --locked -p sealane --test websockets -- --nocapture
 
 check: fmt clippy doc
 

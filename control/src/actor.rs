@@ -58,11 +58,29 @@ pub enum StartError {}
 /// None today, see [`StartError`].
 pub fn build(config: Config) -> Result<Control, StartError> {
     let clock = Clock::start();
-    let now = clock.now();
     let remembered = config
         .state_file
         .as_deref()
-        .and_then(|path| recall(path, now));
+        .and_then(|path| recall(path, clock.now()));
+    Ok(build_with(config, clock, remembered))
+}
+
+/// In place of a process that still runs, with the map that it handed over. Orders are refused, and
+/// the file is neither read nor written, until [`ControlHandle::resume`]: it is the other's.
+///
+/// # Errors
+/// None today, see [`StartError`].
+pub fn build_in_place(
+    config: Config,
+    remembered: Option<Remembered>,
+) -> Result<Control, StartError> {
+    let mut control = build_with(config, Clock::start(), remembered);
+    control.actor.store.hold();
+    Ok(control)
+}
+
+fn build_with(config: Config, clock: Clock, remembered: Option<Remembered>) -> Control {
+    let now = clock.now();
     let store = Store::new(config.state_file.clone(), now);
     let seed = RandomState::new().hash_one(now.as_millis());
     let mut core = Core::new(now, config, seed, remembered);
@@ -84,16 +102,17 @@ pub fn build(config: Config) -> Result<Control, StartError> {
         overview: ends.overview,
         runner: Runner::default(),
         store,
+        holding: None,
         pending: Publish::NotNeeded,
         published: now,
         wake_at: Some(now),
     };
-    Ok(Control {
+    Control {
         handle,
         world,
         observations,
         actor,
-    })
+    }
 }
 
 impl Control {
@@ -163,6 +182,8 @@ struct Actor {
     overview: Arc<ArcSwap<Overview>>,
     runner: Runner,
     store: Store,
+    /// Waits for the end of the write that was under way when a successor came.
+    holding: Option<oneshot::Sender<Remembered>>,
     pending: Publish,
     published: Timestamp,
     wake_at: Option<Timestamp>,
@@ -202,7 +223,8 @@ impl Actor {
                     }
                 }
                 Event::Report(report) => self.take_in(report),
-                Event::Saved | Event::Woken => {}
+                Event::Saved => self.say_held(),
+                Event::Woken => {}
             }
             self.attend();
         }
@@ -228,6 +250,9 @@ impl Actor {
         self.step_quietly();
         self.publish();
         self.store.finished().await;
+        if self.store.is_held() {
+            return; // a successor's file by now
+        }
         let node = self.overview.load().node.clone();
         self.store
             .begin(self.clock.now(), node, self.core.remembered(wall()));
@@ -256,10 +281,47 @@ impl Actor {
                 // An error means that whoever asked has left.
                 let _ = reply.send(());
             }
+            Message::Map(reply) => {
+                // An error means that whoever asked has left.
+                let _ = reply.send(self.core.remembered(wall()));
+            }
+            Message::Hold(reply) => {
+                self.store.hold();
+                self.holding = Some(reply);
+                self.say_held();
+            }
+            Message::Resume(overrides, reply) => {
+                self.store.release();
+                if let Some(overrides) = overrides {
+                    self.step(Input::Restored(overrides));
+                    self.publish();
+                }
+                // An error means that whoever asked has left.
+                let _ = reply.send(());
+            }
+            Message::Answer(reply) => {
+                // As above.
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    /// Tells whoever waits for the hold, once no write is under way.
+    fn say_held(&mut self) {
+        if !self.store.is_writing()
+            && let Some(reply) = self.holding.take()
+        {
+            // An error means that whoever asked has left.
+            let _ = reply.send(self.core.remembered(wall()));
         }
     }
 
     fn follow(&mut self, order: Order, reply: oneshot::Sender<Result<OrderReply, OrderError>>) {
+        if self.store.is_held() {
+            // As above.
+            let _ = reply.send(Err(OrderError::HandingOver));
+            return;
+        }
         let (kind, target) = (order.kind.as_str(), order.target.clone());
         let (by, reason) = (order.by.clone(), order.reason.clone());
         let answer = self

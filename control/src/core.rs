@@ -23,7 +23,7 @@ use crate::failover::Watch;
 use crate::health::endpoint::{Counts, Track};
 use crate::health::region::Tally;
 use crate::health::rtt::Floor;
-use crate::overrides::{Order, Overrides};
+use crate::overrides::{Order, Override, Overrides};
 use crate::probe::schedule::{Pace, Schedule, Started, Ticket};
 use crate::state::Remembered;
 
@@ -69,6 +69,8 @@ pub enum Input {
     Ordered(Order),
     /// The configuration was read anew.
     Replaced(Box<Config>),
+    /// All that operators have said, as an earlier process knew it at its end.
+    Restored(Vec<Override>),
     /// Time passed.
     Tick,
 }
@@ -212,11 +214,7 @@ impl Core {
             restored_at: remembered.written_at,
             now,
         };
-        for one in &remembered.overrides {
-            if core.overrides.put(one.clone()).is_err() {
-                break;
-            }
-        }
+        core.put_back(remembered.overrides.iter().cloned());
         core.adopt(config, &remembered, &mut Effects::default());
         core.first_round.awaited = core
             .endpoints
@@ -260,6 +258,7 @@ impl Core {
             Input::Observed(observation) => self.observed(&observation, &mut effects),
             Input::Ordered(order) => effects.reply = Some(self.ordered(&order, &mut effects)),
             Input::Replaced(config) => self.replaced(*config, &mut effects),
+            Input::Restored(overrides) => self.restored(overrides, &mut effects),
             Input::Tick => {}
         }
         self.pass_time(&mut effects);
@@ -430,6 +429,23 @@ impl Core {
         self.adopt(config, &Remembered::default(), effects);
         effects.publish = Publish::Promptly;
         effects.remember = true;
+    }
+
+    fn restored(&mut self, overrides: Vec<Override>, effects: &mut Effects) {
+        self.overrides = Overrides::default();
+        self.put_back(overrides);
+        self.settle_all(effects);
+        effects.publish = Publish::Promptly;
+        effects.remember = true;
+    }
+
+    /// As many as there may be.
+    fn put_back(&mut self, overrides: impl IntoIterator<Item = Override>) {
+        for one in overrides {
+            if self.overrides.put(one).is_err() {
+                break;
+            }
+        }
     }
 
     /// Everything that time alone brings about.

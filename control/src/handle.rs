@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::core::{OrderError, OrderReply, Overview};
-use crate::overrides::Order;
+use crate::overrides::{Order, Override};
+use crate::state::Remembered;
 
 /// Orders and configurations that wait for the actor. When full, an order is refused as busy and
 /// a new configuration waits for a place.
@@ -32,6 +33,10 @@ pub struct ControlHandle {
 pub(crate) enum Message {
     Order(Order, oneshot::Sender<Result<OrderReply, OrderError>>),
     Replace(Box<Config>, oneshot::Sender<()>),
+    Map(oneshot::Sender<Remembered>),
+    Hold(oneshot::Sender<Remembered>),
+    Resume(Option<Vec<Override>>, oneshot::Sender<()>),
+    Answer(oneshot::Sender<()>),
 }
 
 /// The actor's ends of a handle.
@@ -74,10 +79,52 @@ impl ControlHandle {
     /// # Errors
     /// [`ControlGone`]; the old world stays.
     pub async fn replace(&self, config: Config) -> Result<(), ControlGone> {
-        let (reply, done) = oneshot::channel();
-        let message = Message::Replace(Box::new(config), reply);
-        self.messages.send(message).await.map_err(|_| ControlGone)?;
-        done.await.map_err(|_| ControlGone)
+        let config = Box::new(config);
+        self.ask(|reply| Message::Replace(config, reply)).await
+    }
+
+    /// The map as the next process should know it.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn map(&self) -> Result<Remembered, ControlGone> {
+        self.ask(Message::Map).await
+    }
+
+    /// From now on another process has the say: orders are refused and nothing goes to disk until
+    /// [`ControlHandle::resume`]; verdicts go on. Returns the map as of this moment.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn hold(&self) -> Result<Remembered, ControlGone> {
+        self.ask(Message::Hold).await
+    }
+
+    /// Ends a [`ControlHandle::hold`], or the one that a successor begins with. `overrides`: what
+    /// operators have said until now, if that is not known here.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn resume(&self, overrides: Option<Vec<Override>>) -> Result<(), ControlGone> {
+        self.ask(|reply| Message::Resume(overrides, reply)).await
+    }
+
+    /// Resolves when control has taken this in: it is alive.
+    ///
+    /// # Errors
+    /// [`ControlGone`].
+    pub async fn answers(&self) -> Result<(), ControlGone> {
+        self.ask(Message::Answer).await
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, ControlGone> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.messages.send(message(reply)).await;
+        sent.map_err(|_| ControlGone)?;
+        answer.await.map_err(|_| ControlGone)
     }
 
     /// Gives an order and waits until it was followed and published, or refused.

@@ -18,7 +18,7 @@ mod clock;
 mod handle;
 mod store;
 
-pub use actor::{Control, PUBLISH_EVERY, StartError, build};
+pub use actor::{Control, PUBLISH_EVERY, StartError, build, build_in_place};
 pub use core::{OrderError, OrderReply, Overview, PoolEffect};
 pub use handle::{ControlGone, ControlHandle, MESSAGES_WAITING_MAX};
 pub use overrides::{Order, OrderKind};

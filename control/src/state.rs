@@ -137,6 +137,22 @@ pub fn write(path: &Path, node: &str, remembered: &Remembered) -> io::Result<u64
     Ok(text.len() as u64)
 }
 
+/// The map as one process hands it to another: what [`write`] would write.
+///
+/// # Errors
+/// It cannot be spelled, by a fault of our own.
+pub fn encode(node: &str, remembered: &Remembered) -> io::Result<Vec<u8>> {
+    serde_json::to_vec(&spell(node, remembered)).map_err(io::Error::other)
+}
+
+/// Reads what [`encode`] made.
+///
+/// # Errors
+/// It is of another layout, or broken.
+pub fn decode(bytes: &[u8]) -> Result<Remembered, String> {
+    parse(bytes)
+}
+
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?

@@ -25,6 +25,8 @@ pub(crate) struct Store {
     begun: Timestamp,
     writing: JoinSet<std::io::Result<u64>>,
     refused: bool,
+    /// Another process's turn to write.
+    held: bool,
 }
 
 impl Store {
@@ -35,7 +37,23 @@ impl Store {
             begun: now,
             writing: JoinSet::new(),
             refused: false,
+            held: false,
         }
+    }
+
+    /// Begins no further write until [`Store::release`].
+    pub(crate) const fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// What happened meanwhile is written soon.
+    pub(crate) const fn release(&mut self) {
+        self.held = false;
+        self.changed = true;
+    }
+
+    pub(crate) const fn is_held(&self) -> bool {
+        self.held
     }
 
     pub(crate) fn path(&self) -> Option<&PathBuf> {
@@ -46,9 +64,10 @@ impl Store {
         self.changed = true;
     }
 
-    /// When [`Store::is_due`] will be so. `None`: nowhere to write, or a write is under way.
+    /// When [`Store::is_due`] will be so. `None`: nowhere to write, not our turn, or a write
+    /// is under way.
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
-        if self.path.is_none() || self.is_writing() {
+        if self.path.is_none() || self.is_held() || self.is_writing() {
             return None;
         }
         Some(

@@ -3,22 +3,27 @@
 //! Decides nothing about traffic. [`run`](crate::run) gives it its life; tests may drive it too.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sealane_control::admin::{self, Explain, ExplainError, Readiness};
 use sealane_control::config::AdminConfig;
+use sealane_control::state::Remembered;
 use sealane_control::{Control, ControlHandle};
 use sealane_dns::Dns;
 use sealane_proxy::Proxy;
+use sealane_proxy::handover::{SocketKind, Wanted};
 use sealane_steering::Decision;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Rules;
+use crate::handover::{Estate, Inheritance, Kind, Label, Room};
+use crate::successor::Left;
 use crate::telemetry;
 
 #[derive(Debug)]
@@ -50,13 +55,22 @@ pub enum StartError {
     ControlGone,
 }
 
+/// Whose place the program takes.
+#[derive(Debug)]
+pub enum Place {
+    /// Nobody's: with the sockets that a service manager opened, if any.
+    Empty(Inheritance),
+    /// That of a process which still runs, and has the say until [`App::take_over`].
+    Taken(Left),
+}
+
 impl App {
-    /// Binds everything and begins to probe; nothing is served yet, but the admin API answers.
-    /// `workers` threads serve HTTP, and as many answer DNS.
+    /// Binds everything and begins to probe; nothing is served yet. `workers` threads serve HTTP,
+    /// and as many answer DNS. Sockets that were left and that no rule names are closed.
     ///
     /// # Errors
     /// An address is in use or not ours, or a thread cannot be started.
-    pub async fn start(rules: Rules, workers: NonZeroUsize) -> Result<Self, StartError> {
+    pub fn start(rules: Rules, workers: NonZeroUsize, place: Place) -> Result<Self, StartError> {
         // First: the rooms take their handles while they are built.
         let registry = telemetry::install_metrics();
         let Rules {
@@ -67,7 +81,13 @@ impl App {
         } = rules;
         let admin_config = control.admin.clone();
         let rules_of_control = control.clone();
-        let control = sealane_control::build(control).map_err(StartError::Control)?;
+        let (mut left, control) = match place {
+            Place::Empty(sockets) => (sockets, sealane_control::build(control)),
+            Place::Taken(Left { sockets, map }) => {
+                (sockets, sealane_control::build_in_place(control, map))
+            }
+        };
+        let control = control.map_err(StartError::Control)?;
         let (handle, world) = (control.handle.clone(), control.world.clone());
 
         let deps = sealane_proxy::Deps {
@@ -75,13 +95,29 @@ impl App {
             observations: control.observations.clone(),
         };
         let options = sealane_proxy::Options { workers };
-        let proxy = Proxy::bind(proxy, deps, options).map_err(StartError::Proxy)?;
+        let inherit = &mut |wanted: Wanted<'_>| {
+            let kind = match wanted.kind {
+                SocketKind::Stream => Kind::Stream,
+                SocketKind::Datagram => Kind::Datagram,
+            };
+            left.take(Room::Proxy, kind, wanted.listener, wanted.address)
+        };
+        let proxy = Proxy::bind_inheriting(proxy, deps, options, inherit);
+        let proxy = proxy.map_err(StartError::Proxy)?;
         let options = sealane_dns::Options { workers };
         let deps = sealane_dns::Deps {
             world: world.clone(),
         };
-        let dns = Dns::bind(dns, deps, options).map_err(StartError::Dns)?;
-        let bound = admin::bind(&admin_config).map_err(StartError::Admin)?;
+        let inherit = &mut |asked| sealane_dns::Sockets {
+            udp: left.take_udp(Room::Dns, DNS, asked),
+            tcp: left.take_tcp(Room::Dns, DNS, asked),
+        };
+        let dns = Dns::bind_inheriting(dns, deps, options, inherit).map_err(StartError::Dns)?;
+        let inherit = &mut |asked| left.take_tcp(Room::Admin, ADMIN, asked).pop();
+        let bound = admin::bind_inheriting(&admin_config, inherit).map_err(StartError::Admin)?;
+        for (name, address) in left.close_rest() {
+            tracing::warn!(name, %address, "a socket that was left to this process is closed: the configuration does not name it");
+        }
 
         let control = ControlThread::spawn(control).map_err(StartError::Thread)?;
         let (phase, shown) = watch::channel(Phase::FirstRound);
@@ -93,7 +129,7 @@ impl App {
             ready: Arc::new(move || Readiness::from(*shown.borrow())),
             metrics: Arc::new(move || telemetry::render(&registry)),
         };
-        let admin = Admin::spawn(bound, admin_config, deps);
+        let admin = Admin::new(bound, admin_config, deps).map_err(StartError::Thread)?;
         let (proxy, dns) = (Arc::new(proxy), Arc::new(dns));
         Ok(Self {
             proxy,
@@ -106,12 +142,31 @@ impl App {
         })
     }
 
-    /// Waits for the first round of probes (A6), then opens every listener.
+    /// Serves the admin API.
+    pub fn open_admin(&mut self) {
+        self.admin.open();
+    }
+
+    /// Resolves when the first round of probes is over, or its limit passed (A6).
+    pub async fn first_round(&self) {
+        self.control.handle.first_round().await;
+    }
+
+    /// From now on this process has the say, and what operators said to the earlier one holds.
+    ///
+    /// # Errors
+    /// Control has ended.
+    pub async fn take_over(&self, map: Option<Remembered>) -> Result<(), StartError> {
+        let overrides = map.map(|map| map.overrides);
+        let resumed = self.control.handle.resume(overrides).await;
+        resumed.map_err(|_| StartError::ControlGone)
+    }
+
+    /// Opens every listener; to be called after the first round of probes (A6).
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub async fn open(&self) -> Result<(), StartError> {
-        self.control.handle.first_round().await;
+    pub fn open(&self) -> Result<(), StartError> {
         self.proxy.start().map_err(StartError::Thread)?;
         self.dns.start().map_err(StartError::Thread)?;
         self.explainer.open(self.proxy.clone(), self.dns.clone());
@@ -172,6 +227,56 @@ impl App {
         Ok(())
     }
 
+    #[must_use]
+    pub fn control(&self) -> ControlHandle {
+        self.control.handle.clone()
+    }
+
+    /// Says whether the parts of the program are alive.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse {
+            proxy: self.proxy.clone(),
+            dns: self.dns.clone(),
+            control: self.control(),
+        }
+    }
+
+    /// Duplicates of every socket, for a successor.
+    ///
+    /// # Errors
+    /// The process has too many descriptors open.
+    pub fn sockets(&self) -> io::Result<Estate> {
+        let mut estate = Estate::default();
+        for held in self.proxy.sockets()? {
+            let kind = match held.kind {
+                SocketKind::Stream => Kind::Stream,
+                SocketKind::Datagram => Kind::Datagram,
+            };
+            let label = label(Room::Proxy, kind, held.address, &held.listener);
+            estate.add(&label, held.sockets);
+        }
+        for (asked, sockets) in self.dns.sockets()? {
+            let udp = sockets.udp.into_iter().map(OwnedFd::from);
+            estate.add(&label(Room::Dns, Kind::Datagram, asked, DNS), udp);
+            let tcp = sockets.tcp.into_iter().map(OwnedFd::from);
+            estate.add(&label(Room::Dns, Kind::Stream, asked, DNS), tcp);
+        }
+        for (asked, socket) in self.admin.bind.iter().zip(&self.admin.kept) {
+            let socket = OwnedFd::from(socket.try_clone()?);
+            estate.add(&label(Room::Admin, Kind::Stream, *asked, ADMIN), [socket]);
+        }
+        Ok(estate)
+    }
+
+    /// Leaves everything new to a successor that serves on the same sockets, lets accepted work
+    /// finish until `deadline`, then stops everything. Returns how many connections had to be cut.
+    pub async fn step_aside(mut self, deadline: Duration) -> usize {
+        let admin = self.admin.take();
+        let (cut, ()) = tokio::join!(self.stop(deadline), admin.stop());
+        cut
+    }
+
     /// Refuses new work, lets accepted work finish until `deadline`, then stops everything.
     /// Returns how many connections had to be cut.
     pub async fn stop(self, deadline: Duration) -> usize {
@@ -184,6 +289,19 @@ impl App {
         self.admin.stop().await;
         self.control.stop().await;
         cut
+    }
+}
+
+/// The names of what has none of its own.
+const DNS: &str = "dns";
+const ADMIN: &str = "admin";
+
+fn label(room: Room, kind: Kind, asked: SocketAddr, name: &str) -> Label {
+    Label {
+        room,
+        kind,
+        asked,
+        name: name.to_owned(),
     }
 }
 
@@ -234,47 +352,98 @@ impl ControlThread {
 struct Admin {
     addresses: Vec<SocketAddr>,
     bind: Vec<SocketAddr>,
+    /// Duplicates of its sockets, for a successor.
+    kept: Vec<TcpListener>,
     config: Arc<ArcSwap<AdminConfig>>,
+    /// Until it opens.
+    closed: Option<(admin::Bound, admin::Deps)>,
     shutdown: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Admin {
-    fn spawn(bound: admin::Bound, config: AdminConfig, deps: admin::Deps) -> Self {
-        let addresses = bound.addresses();
-        let bind = config.bind.clone();
-        let config = Arc::new(ArcSwap::from_pointee(config));
-        let (shutdown, mut stop) = watch::channel(false);
+    fn new(bound: admin::Bound, config: AdminConfig, deps: admin::Deps) -> io::Result<Self> {
+        Ok(Self {
+            addresses: bound.addresses(),
+            bind: config.bind.clone(),
+            kept: bound.sockets()?,
+            config: Arc::new(ArcSwap::from_pointee(config)),
+            closed: Some((bound, deps)),
+            shutdown: watch::Sender::new(false),
+            task: None,
+        })
+    }
+
+    fn open(&mut self) {
+        let Some((bound, deps)) = self.closed.take() else {
+            return;
+        };
+        let mut stop = self.shutdown.subscribe();
         let stopped = async move {
             // An error means that the sender is gone: stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        let serve = admin::serve(bound, config.clone(), deps, stopped);
+        let serve = admin::serve(bound, self.config.clone(), deps, stopped);
         #[expect(
             clippy::disallowed_methods,
             reason = "owned by `Admin`, which ends and joins it"
         )]
         let task = tokio::spawn(serve);
-        Self {
-            addresses,
-            bind,
-            config,
-            shutdown,
-            task,
-        }
+        self.task = Some(task);
     }
 
     fn replace(&self, config: &AdminConfig) {
         if config.bind != self.bind {
-            tracing::warn!("admin.bind changed: it takes effect at the next start");
+            tracing::warn!("admin.bind changed: it takes effect at the next start or upgrade");
         }
         self.config.store(Arc::new(config.clone()));
     }
 
+    /// What is left serves nothing.
+    fn take(&mut self) -> Self {
+        Self {
+            addresses: std::mem::take(&mut self.addresses),
+            bind: std::mem::take(&mut self.bind),
+            kept: std::mem::take(&mut self.kept),
+            config: self.config.clone(),
+            closed: self.closed.take(),
+            shutdown: std::mem::take(&mut self.shutdown),
+            task: self.task.take(),
+        }
+    }
+
     async fn stop(self) {
+        drop(self.kept);
         self.shutdown.send_replace(true);
-        // An error would be a panic, which has been logged as one.
-        let _ = self.task.await;
+        if let Some(task) = self.task {
+            // An error would be a panic, which has been logged as one.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Asks the parts of the program whether they are alive.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    proxy: Arc<Proxy>,
+    dns: Arc<Dns>,
+    control: ControlHandle,
+}
+
+impl Pulse {
+    /// Resolves when every part has answered.
+    ///
+    /// # Errors
+    /// The name of a part that has ended.
+    pub async fn beats(&self) -> Result<(), &'static str> {
+        self.control.answers().await.map_err(|_| "control")?;
+        if !self.proxy.answers().await {
+            return Err("a worker of the proxy");
+        }
+        if !self.dns.is_alive() {
+            return Err("a thread of the name server");
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,9 @@ use serde_json::json;
 use crate::admin_client::{AdminClient, Answer, query_value};
 use crate::demo::{self, Mode, Ports};
 use crate::run::{self, Ended};
+use crate::service;
 use crate::telemetry::{self, LogFormat};
+use crate::upgrade::Program;
 use crate::{config, report};
 
 #[derive(Debug, Parser)]
@@ -209,7 +211,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     telemetry::install_log(cli.log.as_deref(), cli.log_format).context("--log")?;
     match cli.verb {
         Verb::Run(RunArgs { config, serving }) => serve(
-            |options| async move { run::run(&options, |_| {}).await },
+            |options| async move { run::run(options, |_| {}).await },
             config,
             &serving,
         ),
@@ -238,6 +240,9 @@ fn serve<F: Future<Output = anyhow::Result<Ended>>>(
         workers: serving.workers,
         drain: serving.drain,
         admin_open: false,
+        program: Program::of_this_process(),
+        // Before the runtime, which opens descriptors of its own.
+        activated: service::activated(),
     };
     let ended = runtime()?.block_on(life(options))?;
     match ended {

@@ -5,6 +5,7 @@ use metrics::{describe_counter, describe_gauge};
 pub const RELOADS: &str = "config_reloads_total";
 pub const LAST_RELOAD_SUCCESSFUL: &str = "config_last_reload_successful";
 pub const LAST_RELOAD: &str = "config_last_reload_timestamp_seconds";
+pub const UPGRADES: &str = "upgrades_total";
 pub const BUILD_INFO: &str = "build_info";
 
 /// Describes every metric of this crate to the recorder.
@@ -20,6 +21,10 @@ pub fn describe() {
     describe_gauge!(
         LAST_RELOAD,
         "When the rules that serve were applied, Unix time."
+    );
+    describe_counter!(
+        UPGRADES,
+        "Upgrades of the program, by result: succeeded (counted by the new process), failed, refused."
     );
     describe_gauge!(BUILD_INFO, "1, with the version as a label.");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);

@@ -1,4 +1,4 @@
-//! The life of the process: start, open, serve, reload, drain. Signals come in here.
+//! The life of the process: start, open, serve, reload, hand over, drain. Signals come in here.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,10 +9,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
-use crate::app::App;
+use crate::app::{App, Place};
+use crate::handover::Inheritance;
 use crate::reload::{self, ReloadError, Source};
+use crate::service::{Notify, Watchdog};
+use crate::successor::{Predecessor, Turn};
 use crate::telemetry;
+use crate::upgrade::{self, Legacy, Program, Upgrade, UpgradeError};
 use crate::watch::Watch;
 
 #[derive(Debug)]
@@ -23,6 +28,10 @@ pub struct Options {
     /// How long accepted work may take to finish; `None`: what the file says.
     pub drain: Option<Duration>,
     pub admin_open: bool,
+    /// What SIGUSR2 starts in place of this process; `None`: nothing.
+    pub program: Option<Program>,
+    /// Sockets that a service manager opened.
+    pub activated: Inheritance,
 }
 
 /// How the process ended.
@@ -40,50 +49,258 @@ pub enum Ended {
 ///
 /// # Errors
 /// The configuration has mistakes, or something cannot be bound or started.
-pub async fn run(options: &Options, opened: impl FnOnce(&App)) -> anyhow::Result<Ended> {
-    let mut signals = Signals::listen()?;
+pub async fn run(mut options: Options, opened: impl FnOnce(&App)) -> anyhow::Result<Ended> {
+    let signals = Signals::listen()?;
     telemetry::install_metrics();
+    let Some((predecessor, left)) = Predecessor::greet().await? else {
+        let place = Place::Empty(std::mem::take(&mut options.activated));
+        let mut life = begin(options, place, signals)?;
+        life.app.open_admin();
+        tokio::select! {
+            () = life.app.first_round() => {}
+            () = life.signals.stop() => return Ok(life.drain().await),
+        }
+        life.app.open()?;
+        return life.serve(opened).await;
+    };
+    let pid = predecessor.pid;
+    tracing::info!(pid, "upgrade: taking over from a running process");
+    match begin_in_place(options, &predecessor, Place::Taken(left), signals).await {
+        Ok(Some(life)) => {
+            predecessor.serving().await;
+            upgrade::note("succeeded");
+            tracing::info!(
+                pid = std::process::id(),
+                predecessor = pid,
+                "upgrade: this process serves now"
+            );
+            life.serve(opened).await
+        }
+        Ok(None) => Ok(Ended::Hurried),
+        Err(error) => {
+            predecessor.refuse(&error).await;
+            Err(error)
+        }
+    }
+}
+
+/// Everything up to serving, in place of another process. `None`: a signal came first.
+async fn begin_in_place(
+    options: Options,
+    predecessor: &Predecessor,
+    place: Place,
+    signals: Signals,
+) -> anyhow::Result<Option<Life>> {
+    let mut life = begin(options, place, signals)?;
+    tokio::select! {
+        () = life.app.first_round() => {}
+        () = life.signals.stop() => return Ok(None),
+    }
+    let map = match predecessor.turn().await? {
+        Turn::Given(map) => map,
+        Turn::Orphaned => {
+            tracing::warn!("upgrade: the earlier process is gone; this one serves in its place");
+            None
+        }
+    };
+    life.app.take_over(map).await?;
+    life.app.open()?;
+    life.app.open_admin();
+    Ok(Some(life))
+}
+
+/// Reads the file, binds everything and begins to probe.
+fn begin(options: Options, place: Place, signals: Signals) -> anyhow::Result<Life> {
+    let Options {
+        workers,
+        drain,
+        program,
+        ..
+    } = options;
     let source = Source::new(&options.config, options.admin_open);
     let loaded = source.read()?;
     reload::note(true);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let mut watch = Watch::new(loaded.files);
-    let drain_limit = options.drain.unwrap_or(loaded.rules.node.drain_limit);
+    let node = &loaded.rules.node;
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let workers = options
-        .workers
-        .or(loaded.rules.node.workers)
-        .unwrap_or(cores);
-    let connections = loaded.rules.proxy.limits.connections;
-    raise_descriptor_limit(connections);
-    let mut app = App::start(loaded.rules, workers).await?;
+    let workers = workers.or(node.workers).unwrap_or(cores);
+    let (drain_limit, upgrade_limit) = (drain.unwrap_or(node.drain_limit), node.upgrade_limit);
+    raise_descriptor_limit(loaded.rules.proxy.limits.connections);
+    Ok(Life {
+        app: App::start(loaded.rules, workers, place)?,
+        source,
+        watch: Watch::new(loaded.files),
+        signals,
+        drain_limit,
+        upgrade_limit,
+        upgrade: Upgrade::new(program),
+        notify: Notify::from_env(),
+        open: BTreeSet::new(),
+    })
+}
 
-    tokio::select! {
-        result = app.open() => result?,
-        () = signals.stop() => return Ok(drain(app, drain_limit, &mut signals).await),
-    }
-    let mut open = announce(&app, &BTreeSet::new());
-    opened(&app);
-    loop {
-        tokio::select! {
-            asked = signals.next() => match asked {
-                Asked::Stop => break,
-                Asked::Reload => tracing::info!("SIGHUP: reading the configuration again"),
-            },
-            () = watch.changed() => tracing::info!("the configuration changed on disk"),
+/// A program that has begun.
+struct Life {
+    app: App,
+    source: Source,
+    watch: Watch,
+    signals: Signals,
+    drain_limit: Duration,
+    upgrade_limit: Duration,
+    upgrade: Upgrade,
+    notify: Notify,
+    /// What is open, as it was last announced.
+    open: BTreeSet<(String, SocketAddr)>,
+}
+
+impl Life {
+    async fn serve(mut self, opened: impl FnOnce(&App)) -> anyhow::Result<Ended> {
+        self.announce();
+        opened(&self.app);
+        self.notify.ready("serving");
+        let mut watchdog = JoinSet::new();
+        if let Some(asked) = Watchdog::from_env() {
+            let pulse = self.app.pulse();
+            let beats = move || {
+                let pulse = pulse.clone();
+                async move { pulse.beats().await }
+            };
+            watchdog.spawn(asked.keep(self.notify.clone(), beats));
         }
-        match reload::reload(&mut app, &source).await {
-            Ok(files) => {
-                watch.follow(files);
-                open = announce(&app, &open);
-                tracing::info!("new rules serve");
+        let is_replaced = self.until_the_end().await;
+        // While it drains, workers end: that is no fault.
+        watchdog.shutdown().await;
+        if is_replaced {
+            return Ok(self.step_aside().await);
+        }
+        self.upgrade.cancel().await;
+        Ok(self.drain().await)
+    }
+
+    /// Follows signals and changes of the file. `true`: a successor serves.
+    async fn until_the_end(&mut self) -> bool {
+        // A wish to reload during an upgrade: the new process reads the file anyway.
+        let mut reload_later = false;
+        loop {
+            let is_free = !self.upgrade.is_under_way();
+            tokio::select! {
+                asked = self.signals.next() => match asked {
+                    Asked::Stop => return false,
+                    Asked::Upgrade => self.begin_upgrade(),
+                    Asked::Reload if is_free => {
+                        tracing::info!("SIGHUP: reading the configuration again");
+                        self.reload().await;
+                    }
+                    Asked::Reload => reload_later = true,
+                },
+                () = self.watch.changed(), if is_free => {
+                    tracing::info!("the configuration changed on disk");
+                    self.reload().await;
+                }
+                ended = self.upgrade.ended(), if !is_free => match ended {
+                    Ok(()) => return true,
+                    Err(error) => {
+                        complain_of_upgrade(error);
+                        if std::mem::take(&mut reload_later) {
+                            self.reload().await;
+                        }
+                    }
+                },
             }
-            Err(error) => complain(error),
         }
     }
-    Ok(drain(app, drain_limit, &mut signals).await)
+
+    async fn reload(&mut self) {
+        self.notify.reloading();
+        match reload::reload(&mut self.app, &self.source).await {
+            Ok(files) => {
+                self.watch.follow(files);
+                self.announce();
+                tracing::info!("new rules serve");
+                self.notify.ready("serving by new rules");
+            }
+            Err(error) => {
+                complain(error);
+                let status = "the file on disk was refused; serving by the rules before it";
+                self.notify.ready(status);
+            }
+        }
+    }
+
+    fn begin_upgrade(&mut self) {
+        if let Err(refusal) = self.upgrade.may_begin() {
+            upgrade::note("refused");
+            return tracing::error!("SIGUSR2: no upgrade: {refusal}");
+        }
+        match self.app.sockets() {
+            Ok(sockets) => {
+                let control = self.app.control();
+                self.upgrade.begin(Legacy {
+                    node: control.overview().node.clone(),
+                    sockets,
+                    control,
+                    notify: self.notify.clone(),
+                    limit: self.upgrade_limit,
+                });
+                self.notify.status("a new program starts");
+            }
+            Err(error) => complain_of_upgrade(error.into()),
+        }
+    }
+
+    /// Logs what was opened and closed since the last time.
+    fn announce(&mut self) {
+        let now: BTreeSet<_> = self.app.addresses().into_iter().collect();
+        for (what, address) in now.difference(&self.open) {
+            tracing::info!(%address, "{what} is open");
+        }
+        for (what, address) in self.open.difference(&now) {
+            tracing::info!(%address, "{what} is closed to new connections");
+        }
+        self.open = now;
+    }
+
+    async fn drain(mut self) -> Ended {
+        let deadline = self.drain_limit;
+        self.notify.stopping("draining");
+        tracing::info!(
+            ?deadline,
+            "draining: new connections are refused, accepted requests finish"
+        );
+        tokio::select! {
+            cut = self.app.stop(deadline) => ended(cut),
+            () = self.signals.stop() => Ended::Hurried,
+        }
+    }
+
+    /// The service manager knows another main process by now: nothing is said to it.
+    async fn step_aside(mut self) -> Ended {
+        let deadline = self.drain_limit;
+        tracing::info!(
+            ?deadline,
+            "upgrade: the new program serves; accepted requests finish here"
+        );
+        let mut finished = std::pin::pin!(self.app.step_aside(deadline));
+        tokio::select! {
+            cut = &mut finished => return ended(cut),
+            // Meant for the whole service: this process is on its way out already.
+            () = self.signals.stop() => tracing::info!("draining since the upgrade"),
+        }
+        tokio::select! {
+            cut = &mut finished => ended(cut),
+            () = self.signals.stop() => Ended::Hurried,
+        }
+    }
+}
+
+const fn ended(cut: usize) -> Ended {
+    if cut == 0 {
+        Ended::Clean
+    } else {
+        Ended::Cut(cut)
+    }
 }
 
 /// Asks for as many descriptors as the system grants, and says so when `limits.connections` needs
@@ -108,18 +325,6 @@ fn raise_descriptor_limit(connections: usize) {
     }
 }
 
-/// Logs what was opened and closed since `before`; returns what is open now.
-fn announce(app: &App, before: &BTreeSet<(String, SocketAddr)>) -> BTreeSet<(String, SocketAddr)> {
-    let now: BTreeSet<_> = app.addresses().into_iter().collect();
-    for (what, address) in now.difference(before) {
-        tracing::info!(%address, "{what} is open");
-    }
-    for (what, address) in before.difference(&now) {
-        tracing::info!(%address, "{what} is closed to new connections");
-    }
-    now
-}
-
 fn complain(error: ReloadError) {
     match error {
         ReloadError::Mistakes(report) => {
@@ -132,27 +337,24 @@ fn complain(error: ReloadError) {
     }
 }
 
-async fn drain(app: App, deadline: Duration, signals: &mut Signals) -> Ended {
-    tracing::info!(
-        ?deadline,
-        "draining: new connections are refused, accepted requests finish"
-    );
-    tokio::select! {
-        cut = app.stop(deadline) => if cut == 0 { Ended::Clean } else { Ended::Cut(cut) },
-        () = signals.stop() => Ended::Hurried,
-    }
+fn complain_of_upgrade(error: UpgradeError) {
+    upgrade::note("failed");
+    let error = anyhow::Error::from(error);
+    tracing::error!("upgrade failed, this process goes on serving: {error:#}");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Stop,
     Reload,
+    Upgrade,
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -162,6 +364,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
+            user2: listen(SignalKind::user_defined2())?,
         })
     }
 
@@ -170,10 +373,11 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.user2.recv() => Asked::Upgrade,
         }
     }
 
-    /// A wish to reload has no meaning where this is called: nothing is open yet, or no more.
+    /// Other wishes have no meaning where this is called: nothing is open yet, or no more.
     async fn stop(&mut self) {
         while self.next().await != Asked::Stop {}
     }

@@ -31,7 +31,7 @@ use arc_swap::ArcSwap;
 use sealane_model::{ObservationSender, SnapshotReader};
 use sealane_steering::Decision;
 use socket2::Socket;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use config::Config;
 pub use explain::ExplainError;
@@ -43,6 +43,7 @@ use handover::{Held, Inherit, SocketKind, Wanted};
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
 use shared::{OpenConnections, Phase, Rules, Shared};
+use worker::Errand;
 
 /// What the proxy is handed by the daemon.
 #[derive(Clone, Debug)]
@@ -180,6 +181,23 @@ impl Proxy {
         held.collect()
     }
 
+    /// Resolves when every worker has answered: `false` when one has ended.
+    pub async fn answers(&self) -> bool {
+        let workers: Vec<_> = self
+            .state()
+            .workers
+            .iter()
+            .map(|w| w.errands.clone())
+            .collect();
+        for worker in workers {
+            let (reply, answer) = oneshot::channel();
+            if worker.send(Errand::Answer(reply)).await.is_err() || answer.await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Starts the workers, and listens. Does nothing when called again.
     ///
     /// # Errors
@@ -208,7 +226,7 @@ impl Proxy {
                 state: Arc::clone(&bound.state),
                 accepting: OpenConnections::begin_accepting(&self.shared),
             };
-            if worker.listeners.try_send(opened).is_err() {
+            if worker.errands.try_send(Errand::Listen(opened)).is_err() {
                 tracing::error!(address = %bound.address, "a worker does not take listeners");
             }
         }

@@ -19,9 +19,16 @@ use crate::tcp::relay::Kit;
 use crate::tcp::watch::Watch;
 use crate::upstream::Endpoints;
 
-/// Listeners waiting to be taken up by one worker. A worker takes them up within milliseconds;
-/// were it full, the listener would lack that worker, which is logged as our own fault.
-pub(crate) const OPENED_WAITING_MAX: usize = 1_024;
+/// Errands waiting for one worker. A worker takes them up within milliseconds; were it full, a new
+/// listener would lack that worker, which is logged as our own fault, and a question waits.
+pub(crate) const ERRANDS_WAITING_MAX: usize = 1_024;
+
+/// What other threads ask of a worker.
+pub(crate) enum Errand {
+    Listen(Opened),
+    /// Is it alive?
+    Answer(oneshot::Sender<()>),
+}
 
 /// What everything on one worker's thread can reach.
 pub(crate) struct Worker {
@@ -37,7 +44,7 @@ pub(crate) struct Worker {
 
 /// The other threads' end of a worker.
 pub(crate) struct Handle {
-    pub(crate) listeners: mpsc::Sender<Opened>,
+    pub(crate) errands: mpsc::Sender<Errand>,
     pub(crate) ended: oneshot::Receiver<()>,
     pub(crate) thread: JoinHandle<()>,
 }
@@ -47,26 +54,26 @@ pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (listeners, opened) = mpsc::channel(OPENED_WAITING_MAX);
+    let (errands, waiting) = mpsc::channel(ERRANDS_WAITING_MAX);
     let (ending, ended) = oneshot::channel();
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new()
         .name(format!("proxy-{index}"))
         .spawn(move || {
             let local = LocalSet::new();
-            local.block_on(&runtime, run(shared, opened));
+            local.block_on(&runtime, run(shared, waiting));
             drop(local);
             // Nobody may be waiting.
             let _ = ending.send(());
         })?;
     Ok(Handle {
-        listeners,
+        errands,
         ended,
         thread,
     })
 }
 
-async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
+async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
     let worker = Rc::new(Worker {
         connections: Connections::new(Arc::clone(&shared.tls)),
         endpoints: Endpoints::new(Arc::clone(&shared.loads)),
@@ -83,9 +90,13 @@ async fn run(shared: Arc<Shared>, mut opened: mpsc::Receiver<Opened>) {
     let mut is_published = true;
     loop {
         tokio::select! {
-            Some(opened) = opened.recv() => {
-                listeners.spawn_local(accept(opened, Rc::clone(&worker)));
-            }
+            Some(errand) = errands.recv() => match errand {
+                Errand::Listen(opened) => {
+                    listeners.spawn_local(accept(opened, Rc::clone(&worker)));
+                }
+                // An error means that whoever asked has left.
+                Errand::Answer(reply) => _ = reply.send(()),
+            },
             Some(ended) = listeners.join_next() => note_panic(ended),
             _ = sweep.tick() => {
                 let world = worker.shared.world.load();

@@ -408,7 +408,9 @@ fn refused(refusal: &OrderError) -> (StatusCode, Vec<u8>) {
             Some("send \"force\": true to do it all the same"),
         ),
         OrderError::TooMany(_) => (StatusCode::CONFLICT, None),
-        OrderError::Busy | OrderError::Gone => (StatusCode::SERVICE_UNAVAILABLE, None),
+        OrderError::Busy | OrderError::HandingOver | OrderError::Gone => {
+            (StatusCode::SERVICE_UNAVAILABLE, None)
+        }
     };
     (status, error_body(refusal.to_string(), hint))
 }

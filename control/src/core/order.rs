@@ -48,6 +48,8 @@ pub enum OrderError {
     TooMany(#[from] TooManyOverrides),
     #[error("too many orders are waiting")]
     Busy,
+    #[error("another process is taking over; ask again in a moment")]
+    HandingOver,
     #[error("control has ended")]
     Gone,
 }

@@ -58,6 +58,8 @@ pub struct Node {
     pub workers: Option<NonZeroUsize>,
     /// How long accepted work may go on after a stop was asked for.
     pub drain_limit: Duration,
+    /// How long a new program may take to be ready at an upgrade.
+    pub upgrade_limit: Duration,
 }
 
 /// A file without mistakes.

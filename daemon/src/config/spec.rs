@@ -72,6 +72,8 @@ shape! {
         first_round_limit: Period<0, 600_000> = "10s",
         /// How long accepted work may go on after a stop was asked for.
         drain_limit: Period<0, 3_600_000> = "30s",
+        /// How long a new program may take to be ready at an upgrade; then the old one stays.
+        upgrade_limit: Period<100, 3_600_000> = "60s",
     }
     later ["az", "zone", "user", "group"]
 }

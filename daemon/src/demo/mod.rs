@@ -47,6 +47,8 @@ pub async fn run(ports: Ports, mut options: run::Options) -> anyhow::Result<Ende
     let folder = Folder::write(ports, origins.port())?;
     options.config = folder.config();
     options.admin_open = true;
+    // Its origins live in this process.
+    options.program = None;
     let switches = origins.switches();
     let switchboard = switchboard::bind(origins.port()).await?;
 
@@ -54,7 +56,7 @@ pub async fn run(ports: Ports, mut options: run::Options) -> anyhow::Result<Ende
     services.spawn(switchboard::serve(switchboard, switches));
     services.spawn(origins.serve());
     let introduce = |app: &App| println!("{}", introduction(app, folder.path(), ports));
-    run::run(&options, introduce).await.map_err(|error| {
+    run::run(options, introduce).await.map_err(|error| {
         if !error.is::<StartError>() {
             return error;
         }

@@ -30,6 +30,9 @@ pub struct Sealane {
     /// What listens where: `web`, `secure`, `dns`, `admin`, or a listener's name.
     pub addresses: HashMap<String, SocketAddr>,
     pub origins_port: u16,
+    /// Processes that took over, or were to; the last that did is the one that signals go to.
+    successors: Vec<u32>,
+    current: u32,
 }
 
 impl Sealane {
@@ -57,18 +60,22 @@ impl Sealane {
 
     /// The program with these arguments; waits for nothing.
     pub fn spawn(arguments: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(["--log-format", "json"])
             .args(arguments)
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .envs(env.iter().copied());
+        Self::start(command.stdout(Stdio::piped()))
+    }
+
+    /// The program by a command of the test's own; waits for nothing.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let current = child.id();
         let (sender, lines) = channel();
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stdout = child.stdout.take().map(BufReader::new);
         let kept = log.clone();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
@@ -79,7 +86,10 @@ impl Sealane {
         });
         let kept = log.clone();
         std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
+            for line in stdout
+                .into_iter()
+                .flat_map(|out| out.lines().map_while(Result::ok))
+            {
                 kept.lock().unwrap().push(line);
             }
         });
@@ -89,10 +99,12 @@ impl Sealane {
             log,
             addresses: HashMap::new(),
             origins_port: 0,
+            successors: Vec::new(),
+            current,
         }
     }
 
-    fn wait_open(&mut self, wanted: &[&str]) {
+    pub fn wait_open(&mut self, wanted: &[&str]) {
         while !wanted.iter().all(|name| self.addresses.contains_key(*name)) {
             let line = self.next_line();
             self.note(&line);
@@ -110,6 +122,20 @@ impl Sealane {
             self.addresses
                 .insert(name.to_owned(), address.parse().unwrap());
         }
+        let pid = entry["pid"].as_u64().map(|pid| u32::try_from(pid).unwrap());
+        match (message, pid) {
+            (STARTS, Some(pid)) => self.successors.push(pid),
+            (SERVES, Some(pid)) => self.current = pid,
+            _ => {}
+        }
+    }
+
+    /// SIGUSR2, and waits until the new process serves. Returns the old one's id.
+    pub fn upgrade(&mut self) -> u32 {
+        let old = self.current;
+        self.signal("USR2");
+        self.wait_log(SERVES);
+        old
     }
 
     /// The next log line; fails the test, with the log, when none comes.
@@ -165,8 +191,9 @@ impl Sealane {
         })
     }
 
+    /// To the process that serves.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.current.to_string();
         assert!(
             Command::new("kill")
                 .args(["-s", name, &pid])
@@ -193,12 +220,21 @@ impl Sealane {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.current
+    }
+
+    /// Waits for the end of a process: the first one, or one that took over.
+    pub fn wait_gone(&mut self, pid: u32) {
+        // A child that ended is there until it is waited for.
+        until("the process ends", || {
+            let _ = self.child.try_wait();
+            !is_sealane(pid)
+        });
     }
 
     /// Resident memory in bytes.
     pub fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.current)).unwrap();
         let line = status
             .lines()
             .find(|line| line.starts_with("VmRSS:"))
@@ -213,11 +249,25 @@ impl Sealane {
     }
 }
 
+const STARTS: &str = "upgrade: the new program starts; this one serves until that one does";
+const SERVES: &str = "upgrade: this process serves now";
+
+fn is_sealane(pid: u32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name.starts_with("sealane"))
+}
+
 impl Drop for Sealane {
     fn drop(&mut self) {
         // Errors mean that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(20)) {
+            self.note(&line);
+        }
+        for pid in self.successors.iter().filter(|pid| is_sealane(**pid)) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
         if std::thread::panicking() {
             eprintln!("--- the program's log ---\n{}", self.log());
         }

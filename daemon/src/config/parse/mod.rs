@@ -135,6 +135,7 @@ impl Parser<'_> {
             workers,
             first_round_limit,
             drain_limit,
+            upgrade_limit,
         } = &node?.value;
         let region = match region {
             Some(region) => Some(self.region(&region.0, region.span)?),
@@ -149,6 +150,7 @@ impl Parser<'_> {
             region,
             workers,
             drain_limit: drain_limit.as_ref()?.0,
+            upgrade_limit: upgrade_limit.as_ref()?.0,
         };
         let state_file = state_dir
             .as_ref()

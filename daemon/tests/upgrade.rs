@@ -1,0 +1,475 @@
+//! SIGUSR2 while clients come and go: a new process takes over and nobody notices; and whatever is
+//! wrong with the new one, the old one goes on.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod world;
+
+use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sealane_testkit::dns_client::Question;
+use sealane_testkit::load::{DnsRecord, GetRecord, Load, Poll};
+use sealane_testkit::websocket::{self, Kind};
+use sealane_testkit::{HttpClient, Mode, ScriptedEndpoint};
+use tokio::task::JoinSet;
+use world::{Sealane, binary, curl, text, until};
+
+const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
+const NAME: &str = "api.example.test";
+
+/// What a test writes into the file.
+struct File {
+    path: PathBuf,
+    endpoints: Vec<SocketAddr>,
+    workers: usize,
+    upgrade_limit: &'static str,
+    /// Listeners beside `web`.
+    more: Vec<&'static str>,
+}
+
+impl File {
+    fn new(folder: &Path, endpoints: &[SocketAddr]) -> Self {
+        Self {
+            path: folder.join("sealane.yaml"),
+            endpoints: endpoints.to_vec(),
+            workers: 1,
+            upgrade_limit: "60s",
+            more: Vec::new(),
+        }
+    }
+
+    fn write(&self) {
+        let Self {
+            path,
+            endpoints,
+            workers,
+            upgrade_limit,
+            more,
+        } = self;
+        let endpoints: String = endpoints
+            .iter()
+            .map(|at| format!("{{ address: \"{at}\" }}, "))
+            .collect();
+        let more: String = more
+            .iter()
+            .map(|name| format!("  {name}: {{ bind: [\"127.0.0.1:0\"] }}\n"))
+            .collect();
+        let yaml = format!(
+            "version: 1
+node: {{ name: test, workers: {workers}, first_round_limit: 3s, drain_limit: 60s, upgrade_limit: {upgrade_limit} }}
+pools:
+  api:
+    regions: {{ us-east-1: {{ addresses: [192.0.2.10], endpoints: [{endpoints}] }} }}
+    probe: {{ tcp: {{}}, interval: 1s, timeout: 500ms }}
+listeners:
+  web: {{ bind: [\"127.0.0.1:0\"] }}
+{more}routes:
+  - {{ pool: api }}
+dns:
+  bind: [\"127.0.0.1:0\"]
+  zones:
+    {NAME}: {{ ns: [ns1.example.test.], steered: {{ \"@\": {{ pool: api }} }} }}
+admin: {{ bind: [\"127.0.0.1:0\"], tokens: [{{ name: ops, token: \"file:token\", role: operator }}] }}
+"
+        );
+        let token = path.with_file_name("token");
+        std::fs::write(token, "a token for this test alone").unwrap();
+        replace(path, yaml.as_bytes());
+    }
+}
+
+/// As editors and packages do: a new file, renamed over the old one.
+fn replace(path: &Path, content: &[u8]) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, content).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_upgrades_under_load_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = endpoint().await;
+    let mut file = File::new(folder.path(), &[endpoint.address()]);
+    file.write();
+    let path = file.path.clone();
+    let listeners = ["web", "dns", "admin"];
+    let mut sealane = blocking(move || Sealane::run(&path, &listeners)).await;
+    let (web, dns) = (sealane.address("web"), sealane.address("dns"));
+    let first = sealane.pid();
+
+    let mut load = Load::new(web, NAME, RATE);
+    load.fresh_every = const { NonZeroU32::new(2).unwrap() };
+    let load = load.start(now());
+    let mut poll = Poll::new(dns, Question::a(NAME));
+    poll.interval = Duration::from_millis(5);
+    poll.limit = Duration::from_secs(5);
+    let poll = poll.start(now());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut others = JoinSet::new();
+    others.spawn(ask_over_tcp(dns, stop.clone()));
+    others.spawn(speak_http_2(web, stop.clone()));
+    others.spawn(keep_a_websocket(web, stop.clone()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    // More workers than before, then fewer: sockets are bound beside, and shared out.
+    for workers in [3, 1] {
+        file.workers = workers;
+        file.write();
+        sealane = blocking(move || {
+            sealane.wait_log("new rules serve");
+            sealane.upgrade();
+            sealane
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+
+    let gets: Vec<GetRecord> = load.stop().await;
+    let questions: Vec<DnsRecord> = poll.stop().await;
+    stop.store(true, Ordering::Relaxed);
+    let mut counts = others.join_all().await;
+    counts.sort_unstable();
+    let asked_again = gets.iter().filter_map(|get| get.outcome.as_ref().ok());
+    let asked_again = asked_again.filter(|reply| reply.asked_again).count();
+    println!(
+        "two upgrades: {} requests ({asked_again} on a kept connection that closed under them, asked again), \
+         {} questions over UDP, other exchanges by kind {counts:?}",
+        gets.len(),
+        questions.len(),
+    );
+    let lost: Vec<_> = gets.iter().filter(|get| is_lost(get)).collect();
+    assert!(gets.len() > 200 && lost.is_empty(), "{lost:?}");
+    let lost: Vec<_> = questions
+        .iter()
+        .filter(|one| one.outcome.is_err())
+        .collect();
+    assert!(questions.len() > 200 && lost.is_empty(), "{lost:?}");
+    // The first process ends as soon as the WebSocket, which it kept all the time, is closed.
+    blocking(move || {
+        assert_ne!(sealane.pid(), first);
+        sealane.wait_gone(first);
+        sealane.signal("TERM");
+        let last = sealane.pid();
+        sealane.wait_gone(last);
+    })
+    .await;
+}
+
+fn is_lost(get: &GetRecord) -> bool {
+    get.outcome
+        .as_ref()
+        .map_or(true, |reply| reply.status != 200)
+}
+
+async fn ask_over_tcp(dns: SocketAddr, stop: Arc<AtomicBool>) -> usize {
+    let mut asked = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = Question::a(NAME)
+            .ask_tcp(dns, Duration::from_secs(10))
+            .await;
+        assert_eq!(answer.unwrap().rcode, 0);
+        asked += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    asked
+}
+
+/// Request after request on one connection, and on a new one when it says goodbye.
+async fn speak_http_2(web: SocketAddr, stop: Arc<AtomicBool>) -> usize {
+    let mut asked = 0;
+    'connection: while !stop.load(Ordering::Relaxed) {
+        let tcp = tokio::net::TcpStream::connect(web).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
+        while !stop.load(Ordering::Relaxed) {
+            let request = http::Request::get("http://api.example.test/").body(());
+            let sent = async {
+                client = client.clone().ready().await?;
+                let (answer, _) = client.send_request(request.unwrap(), true)?;
+                let mut body = answer.await?.into_body();
+                let mut bytes = 0;
+                while let Some(piece) = body.data().await {
+                    let piece = piece?;
+                    body.flow_control().release_capacity(piece.len())?;
+                    bytes += piece.len();
+                }
+                Ok::<_, h2::Error>(bytes)
+            };
+            match sent.await {
+                Ok(bytes) => assert!(bytes > 0),
+                // Not processed, it says (RFC 9113 §8.7): asked again elsewhere.
+                Err(error) if is_unprocessed(&error) => continue 'connection,
+                Err(error) => panic!("HTTP/2: {error}"),
+            }
+            asked += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    asked
+}
+
+fn is_unprocessed(error: &h2::Error) -> bool {
+    error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+        || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+}
+
+async fn keep_a_websocket(web: SocketAddr, stop: Arc<AtomicBool>) -> usize {
+    let mut socket = websocket(web).await;
+    let mut echoes = 0;
+    while !stop.load(Ordering::Relaxed) {
+        echo(&mut socket).await;
+        echoes += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    echoes
+}
+
+type WebSocket = tokio::io::BufReader<tokio::net::TcpStream>;
+
+async fn websocket(web: SocketAddr) -> WebSocket {
+    let client = HttpClient::connect(web).await.unwrap();
+    let mut client = client.within(Duration::from_secs(60));
+    client.upgrade_to_websocket("/ws").await.unwrap();
+    client.into_stream()
+}
+
+async fn echo(socket: &mut WebSocket) {
+    let mask = Some([1, 2, 3, 4]);
+    let sent = websocket::write(socket, Kind::Text, b"still there?", mask).await;
+    sent.unwrap();
+    let frame = websocket::read(socket).await.unwrap();
+    assert_eq!(frame.payload, b"still there?");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_that_the_new_file_lacks_close_and_new_ones_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = endpoint().await;
+    let mut file = File::new(folder.path(), &[endpoint.address()]);
+    file.more = vec!["old"];
+    file.write();
+    let path = file.path.clone();
+    // It reads the file once alone: what is written later holds from the upgrade on.
+    blocking(move || {
+        let mut sealane = Sealane::run(&path, &["web", "old", "admin"]);
+        let (web, old) = (sealane.address("web"), sealane.address("old"));
+        sealane.signal("STOP");
+        file.more = vec!["new"];
+        file.write();
+        sealane.signal("USR2");
+        sealane.signal("CONT");
+        sealane.wait_log("upgrade: this process serves now");
+        sealane.wait_open(&["new"]);
+
+        until("the old listener refuses", || {
+            TcpStream::connect(old).is_err()
+        });
+        for address in [web, sealane.address("new")] {
+            let url = format!("http://{address}/");
+            assert!(curl(&["-sf", &url]).status.success());
+        }
+        assert_eq!(sealane.address("web"), web);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_the_new_program_leaves_the_old_one_serving() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = endpoint().await;
+    let mut file = File::new(folder.path(), &[endpoint.address()]);
+    file.upgrade_limit = "2s";
+    file.write();
+    let path = file.path.clone();
+    let program = folder.path().join("sealane");
+    install(&program);
+    let mut sealane = {
+        let (program, path) = (program.clone(), path.clone());
+        blocking(move || run(&program, &path)).await
+    };
+    let load = Load::new(sealane.address("web"), NAME, RATE).start(now());
+
+    sealane = blocking(move || {
+        let script = |text: &str| {
+            replace(&program, text.as_bytes());
+            let executable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&program, executable).unwrap();
+        };
+        let failed = "upgrade failed, this process goes on serving";
+
+        script("#!/bin/sh\necho 'no such library' >&2\nexit 3\n");
+        sealane.signal("USR2");
+        assert!(sealane.wait_log(failed).contains("exit status: 3"));
+        assert!(
+            sealane.log().contains("no such library"),
+            "what it says is in the log"
+        );
+
+        script("#!/bin/sh\nexec sleep 1000\n");
+        sealane.signal("USR2");
+        sealane.wait_log("the new program starts");
+        sealane.signal("USR2");
+        assert!(sealane.wait_log("no upgrade").contains("one is under way"));
+        assert!(sealane.wait_log(failed).contains("not ready within 2s"));
+
+        script("this is no program");
+        sealane.signal("USR2");
+        sealane.wait_log(failed);
+
+        install(&program);
+        replace(&path, b"version: 1\npools: [this is no map\n");
+        sealane.wait_log("the old rules go on serving");
+        sealane.signal("USR2");
+        assert!(sealane.wait_log(failed).contains("cannot take over"));
+
+        let metrics = curl(&["-sf", &sealane.url("admin", "/metrics")]);
+        let metrics = text(&metrics.stdout);
+        for line in [
+            "sealane_upgrades_total{result=\"failed\"} 4",
+            "sealane_upgrades_total{result=\"refused\"} 1",
+        ] {
+            assert!(metrics.contains(line), "{line} is not in {metrics}");
+        }
+
+        // And when everything is right again, it works.
+        file.write();
+        sealane.wait_log("new rules serve");
+        let old = sealane.upgrade();
+        sealane.wait_gone(old);
+        sealane
+    })
+    .await;
+
+    let gets = load.stop().await;
+    let lost: Vec<_> = gets.iter().filter(|get| is_lost(get)).collect();
+    assert!(gets.len() > 200 && lost.is_empty(), "{lost:?}");
+    drop(sealane);
+}
+
+fn install(program: &Path) {
+    let _ = std::fs::remove_file(program);
+    // The folder may lie on another file system.
+    std::fs::hard_link(binary(), program)
+        .or_else(|_| std::fs::copy(binary(), program).map(drop))
+        .unwrap();
+}
+
+fn run(program: &Path, config: &Path) -> Sealane {
+    let mut command = Command::new(program);
+    let config = config.to_str().unwrap();
+    command.args(["--log-format", "json", "run", "--config", config]);
+    let mut sealane = Sealane::start(command.stdout(Stdio::piped()));
+    sealane.wait_open(&["web", "dns", "admin"]);
+    sealane
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn if_the_old_process_dies_meanwhile_the_new_one_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, silent) = (endpoint().await, endpoint().await);
+    let file = File::new(folder.path(), &[good.address()]);
+    file.write();
+    let path = file.path.clone();
+    let mut sealane = blocking(move || Sealane::run(&path, &["web", "dns", "admin"])).await;
+    let web = sealane.address("web");
+    // Never answers a probe, so that the first round takes its time.
+    silent.set_mode(Mode::BlackHole).await.unwrap();
+    let slow = format!(
+        "version: 1\nnode: {{ first_round_limit: 3s }}\npools:\n  api: {{ regions: {{ us-east-1: {{ endpoints: [{{ address: \"{}\" }}] }} }} }}\n  \
+         slow: {{ regions: {{ us-east-1: {{ endpoints: [{{ address: \"{}\" }}] }} }}, \
+         probe: {{ http: {{ path: /health }}, interval: 60s, timeout: 50s }} }}\nlisteners: {{ web: {{ bind: [\"127.0.0.1:0\"] }} }}\n\
+         routes: [{{ match: {{ path_prefix: /slow }}, pool: slow }}, {{ pool: api }}]\nadmin: {{ bind: [\"127.0.0.1:0\"] }}\n",
+        good.address(),
+        silent.address()
+    );
+    sealane = blocking(move || {
+        sealane.signal("STOP");
+        replace(&file.path, slow.as_bytes());
+        sealane.signal("USR2");
+        sealane.signal("CONT");
+        sealane.wait_log("upgrade: taking over from a running process");
+        sealane.signal("KILL");
+        sealane
+    })
+    .await;
+
+    // The sockets are open all the time: this waits until the new process serves.
+    let client = HttpClient::connect(web).await.unwrap();
+    let answer = client
+        .within(Duration::from_secs(60))
+        .get("/")
+        .await
+        .unwrap();
+
+    assert_eq!(answer.status(), 200);
+    blocking(move || {
+        sealane.wait_log("the earlier process is gone");
+        sealane.wait_log("upgrade: this process serves now");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_s_word_holds_in_the_new_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = endpoint().await;
+    let file = File::new(folder.path(), &[endpoint.address()]);
+    file.write();
+    let path = file.path;
+    blocking(move || {
+        let mut sealane = Sealane::run(&path, &["web", "admin"]);
+        order(&sealane, "drain", folder.path());
+        let old = sealane.upgrade();
+
+        let snapshot = sealane.admin("/v1/snapshot");
+        let overrides = snapshot["overrides"].as_array().unwrap();
+        assert_eq!(overrides.len(), 1, "{snapshot}");
+        sealane.wait_gone(old);
+        order(&sealane, "failback", folder.path());
+        let snapshot = sealane.admin("/v1/snapshot");
+        assert_eq!(snapshot["overrides"].as_array().unwrap().len(), 0);
+    })
+    .await;
+}
+
+fn order(sealane: &Sealane, verb: &str, folder: &Path) {
+    let admin = format!("--admin={}", sealane.url("admin", ""));
+    let token = format!("--token-file={}", folder.join("token").display());
+    let output = world::sealane(&[verb, "--region=us-east-1", "--force", &admin, &token]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_demo_is_not_upgraded() {
+    let mut sealane = Sealane::demo(&[]);
+
+    sealane.signal("USR2");
+
+    sealane.wait_log("no upgrade");
+    assert!(curl(&["-sf", &sealane.url("web", "/")]).status.success());
+}
+
+async fn endpoint() -> ScriptedEndpoint {
+    ScriptedEndpoint::start_anywhere("one", "us-east-1")
+        .await
+        .unwrap()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this test measures the real program by the clock"
+)]
+fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
