@@ -256,6 +256,16 @@ impl Wire {
         }
     }
 
+    /// Ready when one more chunk may be written, without driving what waits as long as that is
+    /// little: head and body leave in one write. Whoever then has nothing more to write calls
+    /// [`Wire::poll_ready`].
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.inner().waiting.len() < WRITE_DIRECT_MIN {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_ready(cx)
+    }
+
     /// Ready when everything is written; then also gives the buffer back.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
@@ -404,10 +414,6 @@ impl Wire {
 
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_shutdown(cx)).await
-    }
-
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_readable(cx)).await
     }
 
     pub(crate) async fn read(&self, buf: &mut BytesMut) -> io::Result<usize> {

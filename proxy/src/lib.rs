@@ -7,6 +7,7 @@ pub mod config;
 pub mod handover;
 pub mod metrics;
 
+mod alarm;
 mod clock;
 mod explain;
 mod h1;
@@ -15,6 +16,7 @@ mod io;
 mod listener;
 mod random;
 mod shared;
+mod signal;
 mod slots;
 mod tcp;
 mod upstream;

@@ -38,12 +38,6 @@ pub(crate) struct Shared {
     pub(crate) phase: watch::Sender<Phase>,
 }
 
-impl Shared {
-    pub(crate) fn is_draining(&self) -> bool {
-        *self.phase.borrow() != Phase::Serving
-    }
-}
-
 /// Client connections open now, over all workers.
 #[derive(Debug, Default)]
 pub(crate) struct OpenConnections {

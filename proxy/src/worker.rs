@@ -5,16 +5,19 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet, LocalSet};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::http::connect::{Connections, SWEEP_EVERY};
 use crate::listener::{Opened, accept};
 use crate::shared::{Phase, Shared};
+use crate::signal::Signal;
 use crate::tcp::relay::Kit;
 use crate::tcp::watch::Watch;
 use crate::upstream::Endpoints;
@@ -33,6 +36,8 @@ pub(crate) enum Errand {
 /// What everything on one worker's thread can reach.
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
+    /// Raised when the phase goes beyond [`Phase::Serving`].
+    pub(crate) draining: Rc<Signal>,
     pub(crate) connections: Connections,
     pub(crate) endpoints: Endpoints,
     /// Bytes of requests' bodies that are kept for another attempt.
@@ -51,21 +56,32 @@ pub(crate) struct Handle {
 
 /// Starts a worker that runs until [`Phase::Ended`].
 pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let (errands, waiting) = mpsc::channel(ERRANDS_WAITING_MAX);
     let (ending, ended) = oneshot::channel();
+    let (starting, started) = sync_channel(1);
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new()
         .name(format!("proxy-{index}"))
         .spawn(move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, run(shared, waiting));
-            drop(local);
+            // The runtime cannot leave its thread, as its tasks cannot.
+            let built = Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            let (runtime, result) = match built {
+                Ok(runtime) => (Some(runtime), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // `start` waits for it.
+            let _ = starting.send(result);
+            if let Some(runtime) = runtime {
+                runtime.block_on(run(shared, waiting));
+            }
             // Nobody may be waiting.
             let _ = ending.send(());
         })?;
+    started
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))?;
     Ok(Handle {
         errands,
         ended,
@@ -77,12 +93,14 @@ async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
     let worker = Rc::new(Worker {
         connections: Connections::new(Arc::clone(&shared.tls)),
         endpoints: Endpoints::new(Arc::clone(&shared.loads)),
+        draining: Rc::default(),
         kept_for_replay: Rc::default(),
         kit: Kit::default(),
         watch: Watch::default(),
         shared,
     });
     let mut phase = worker.shared.phase.subscribe();
+    let mut before = Phase::Serving;
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listeners = JoinSet::new();
@@ -107,7 +125,13 @@ async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
                 is_published = more;
             }
             // An error means that the proxy is gone.
-            _ = phase.wait_for(|phase| *phase == Phase::Ended) => break,
+            changed = phase.wait_for(|phase| *phase != before) => match changed {
+                Ok(now) if *now < Phase::Ended => {
+                    before = *now;
+                    worker.draining.raise();
+                }
+                _ => break,
+            },
         }
     }
     listeners.shutdown().await;

@@ -3,8 +3,6 @@
 //! Each attempt loads the world anew, so that a verdict that changed meanwhile counts. What may be
 //! repeated is decided in [`super::retry`], where it goes in [`crate::upstream::select`].
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -19,9 +17,10 @@ use super::headers::{self, Forwarding};
 use super::message::AnswerHead;
 use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
 use super::refuse::Refusal;
-use super::relay::{Alarm, Awaited, Upload, UploadError, await_head};
+use super::relay::{Awaited, Upload, UploadError, await_head};
 use super::retry::{self, GiveUp, Retry, Sent, Try};
 use super::route::RouteState;
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::random;
 use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected, select};
@@ -66,6 +65,7 @@ pub(crate) async fn answer(
     request: &mut RequestContext,
     upload: &mut Upload,
     inbound: &Inbound,
+    alarm: &mut Alarm,
 ) -> Result<Box<Answer>, Stop> {
     let shared = &inbound.worker.shared;
     let mut last_failure = None;
@@ -88,7 +88,7 @@ pub(crate) async fn answer(
             inbound,
             fresh,
         };
-        let result = Box::pin(trial.run(client, upload, load)).await;
+        let result = Box::pin(trial.run(client, upload, load, alarm)).await;
         let (miss, load) = match result {
             (Tried::Answered(answer), _) => return Ok(answer),
             (Tried::Stopped(stop), load) => {
@@ -239,6 +239,7 @@ impl Trial<'_> {
         client: &mut Client,
         upload: &mut Upload,
         load: LoadGuard,
+        alarm: &mut Alarm,
     ) -> (Tried, Option<LoadGuard>) {
         let began = clock::now();
         upload.restart(is_bodiless(client, upload), began);
@@ -248,11 +249,11 @@ impl Trial<'_> {
         };
         let reused = endpoint.is_reused();
         let upgrade = self.wants_upgrade(client);
-        let sent = self.send_head(&mut endpoint, upload.is_whole(), upgrade);
-        if let Err(failure) = sent.await {
+        if let Err(failure) = self.send_head(&mut endpoint, upload.is_whole(), upgrade) {
             return (miss(failure, sent_by(&endpoint), reused), Some(load));
         }
-        match self.await_head(client, &mut endpoint, upload, began).await {
+        let awaited = self.await_head(client, &mut endpoint, upload, alarm);
+        match awaited.await {
             Ok((head, _)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade => {
                 let failure = Failure::Protocol("switched protocols unasked".to_owned());
                 (miss(failure, Sent::HeadOrBody, reused), Some(load))
@@ -291,12 +292,7 @@ impl Trial<'_> {
             && headers::wants_upgrade(&self.request.head.fields)
     }
 
-    async fn send_head(
-        &self,
-        endpoint: &mut Endpoint,
-        end: bool,
-        upgrade: bool,
-    ) -> Result<(), Failure> {
+    fn send_head(&self, endpoint: &mut Endpoint, end: bool, upgrade: bool) -> Result<(), Failure> {
         let mut head = self.request.head.for_attempt();
         let received = head.version;
         headers::toward_endpoint(
@@ -310,14 +306,7 @@ impl Trial<'_> {
                 received,
             },
         );
-        let mut head = Some(head);
-        poll_fn(|cx| {
-            Poll::Ready(match head.take() {
-                Some(head) => endpoint.send_head(cx, head, end),
-                None => Ok(()), // ready the first time
-            })
-        })
-        .await
+        endpoint.send_head(head, end)
     }
 
     async fn await_head(
@@ -325,14 +314,13 @@ impl Trial<'_> {
         client: &mut Client,
         endpoint: &mut Endpoint,
         upload: &mut Upload,
-        began: Instant,
+        alarm: &mut Alarm,
     ) -> Result<(AnswerHead, bool), Tried> {
         let reused = endpoint.is_reused();
         let mut patience = Some(self.route.rule.timeouts.attempt);
-        let mut alarm = Alarm::at(began + self.route.rule.timeouts.attempt);
         loop {
             let due = |upload: &Upload| self.due(upload, patience).0;
-            let failure = match await_head(client, endpoint, upload, &mut alarm, due).await {
+            let failure = match await_head(client, endpoint, upload, alarm, due).await {
                 Awaited::Head(head, end) => return Ok((*head, end)),
                 Awaited::Failed(failure) => failure,
                 Awaited::ClientGone => return Err(Tried::Stopped(Stop::ClientGone)),

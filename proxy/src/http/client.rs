@@ -92,6 +92,15 @@ impl Client {
         }
     }
 
+    /// As [`Client::poll_ready`], but what is little may go on waiting for more: to be followed by
+    /// [`Client::poll_ready`] when nothing more comes.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match self {
+            Self::H1(h1) => h1.wire.poll_room(cx).map_err(|_| ClientError::Gone),
+            Self::H2(_) => self.poll_ready(cx),
+        }
+    }
+
     /// Bytes that the client takes now, as far as is known, at least [`PIECE_MIN`].
     pub(crate) fn room(&self) -> usize {
         let room = match self {

@@ -29,15 +29,13 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// Sends the request's head; `end`: no body follows.
-    pub(crate) fn send_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        head: RequestHead,
-        end: bool,
-    ) -> Result<(), Failure> {
+    /// Sends the request's head, with the next poll; `end`: no body follows.
+    pub(crate) fn send_head(&mut self, head: RequestHead, end: bool) -> Result<(), Failure> {
         match self {
-            Self::H1(h1) => h1.send_head(cx, head, end),
+            Self::H1(h1) => {
+                h1.send_head(head, end);
+                Ok(())
+            }
             Self::H2(h2) => h2.send_head(head, end),
         }
     }
@@ -50,6 +48,15 @@ impl Endpoint {
                 Some(send) => poll_capacity(send, cx).map_err(|_| Failure::Closed),
                 None => Poll::Ready(Ok(())),
             },
+        }
+    }
+
+    /// As [`Endpoint::poll_ready`], but what is little may go on waiting for more: to be followed by
+    /// [`Endpoint::poll_ready`] when nothing more comes.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(h1) => h1.wire.poll_room(cx).map_err(|_| Failure::Closed),
+            Self::H2(_) => self.poll_ready(cx),
         }
     }
 
@@ -196,12 +203,7 @@ impl H1Endpoint {
         }
     }
 
-    fn send_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut head: RequestHead,
-        end: bool,
-    ) -> Result<(), Failure> {
+    fn send_head(&mut self, mut head: RequestHead, end: bool) {
         self.to_head = head.method == Method::HEAD;
         let length = content_length(&head.fields);
         let fields = &mut head.fields;
@@ -227,10 +229,6 @@ impl H1Endpoint {
             fields.append(Known::Connection, b"te"); // RFC 9110 §10.1.4
         }
         self.wire.compose(|out| head.write_to(out));
-        match self.wire.poll_ready(cx) {
-            Poll::Ready(Err(_)) => Err(Failure::Closed),
-            _ => Ok(()),
-        }
     }
 
     fn send_piece(&mut self, cx: &mut Context<'_>, piece: Piece) -> Result<(), Failure> {

@@ -22,6 +22,7 @@ use super::refuse::Refusal;
 use super::relay::{Relayed, Upload, flush, relay};
 use super::route::RouteState;
 use super::{headers, upgrade};
+use crate::alarm::Alarm;
 use crate::clock;
 
 /// How long a client may take to read a refusal.
@@ -34,11 +35,12 @@ pub(crate) async fn run(
     head: RequestHead,
     admitted: Result<(), Refusal>,
     inbound: &Inbound,
+    alarm: &mut Alarm,
 ) {
     let mut settled = Settled(RequestContext::start(head, inbound));
     let request = &mut settled.0;
     let answered = match admitted {
-        Ok(()) => respond(client, request, inbound).await,
+        Ok(()) => respond(client, request, inbound, alarm).await,
         Err(refusal) => Err(Stop::Refused(refusal)),
     };
     match answered {
@@ -52,6 +54,7 @@ async fn respond(
     client: &mut Client,
     request: &mut RequestContext,
     inbound: &Inbound,
+    alarm: &mut Alarm,
 ) -> Result<(), Stop> {
     let rules = Arc::clone(&request.rules);
     let head = &request.head;
@@ -70,10 +73,10 @@ async fn respond(
     route.budget.deposit(now.into_std());
     let keep = route.rule.retry.attempts > 1;
     let mut upload = Upload::new(max, keep, &inbound.worker.kept_for_replay, now);
-    let answered = answer(client, route, request, &mut upload, inbound).await;
+    let answered = answer(client, route, request, &mut upload, inbound, alarm).await;
     request.received = upload.received();
     let answer = answered?;
-    deliver(client, *answer, route, request, &mut upload, inbound).await;
+    deliver(client, *answer, request, &mut upload, inbound, alarm).await;
     Ok(())
 }
 
@@ -81,15 +84,19 @@ async fn respond(
 async fn deliver(
     client: &mut Client,
     mut answer: Answer,
-    route: &RouteState,
     request: &mut RequestContext,
     upload: &mut Upload,
     inbound: &Inbound,
+    alarm: &mut Alarm,
 ) {
+    let Some(route) = request.route.clone() else {
+        return; // there is none without an answer
+    };
+    let route = &*route;
     let switched = answer.head.status == StatusCode::SWITCHING_PROTOCOLS;
     upload.keep_no_more();
     name_answer(&mut answer, request, switched);
-    if inbound.worker.shared.is_draining() {
+    if inbound.worker.draining.is_raised() {
         client.close_after();
     }
     request.status = Some(answer.head.status);
@@ -110,6 +117,7 @@ async fn deliver(
             &mut answer.endpoint,
             upload,
             idle,
+            alarm,
             &mut request.sent,
         )
         .await
@@ -121,6 +129,12 @@ async fn deliver(
     if whole {
         request.cut_short = !flush(client, route.rule.timeouts.idle).await;
     } else {
+        // What came before it broke off is the client's.
+        poll_fn(|cx| {
+            let _ = client.poll_ready(cx);
+            Poll::Ready(())
+        })
+        .await;
         client.cut();
         tracing::debug!("answer broke off: {relayed:?}");
     }

@@ -3,11 +3,12 @@
 //! Between requests it holds no session and no buffer. Reads heads within their limits and their
 //! time.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::Version;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::client::{After, Client, H1Client, compose_refusal};
@@ -15,11 +16,13 @@ use super::context::Inbound;
 use super::message::RequestHead;
 use super::refuse::Refusal;
 use super::{admit, exchange};
+use crate::alarm::Alarm;
+use crate::clock;
 use crate::config::Limits;
 use crate::h1::head::{self, Form, HeadLimits, Scanner};
 use crate::io::Wire;
 use crate::metrics;
-use crate::shared::Phase;
+use crate::signal::Listening;
 
 /// Room for one read of a head.
 const HEAD_READ: usize = 4 * 1024;
@@ -44,7 +47,8 @@ pub(crate) enum Served {
 
 /// Serves the connection to its end. `may_be_http2`: the preface is looked for.
 pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) -> Served {
-    let mut phase = inbound.worker.shared.phase.subscribe();
+    let draining = inbound.worker.draining.listen();
+    let mut alarm = Alarm::default();
     let mut arrived = BytesMut::new();
     let mut first = true;
     loop {
@@ -52,13 +56,15 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
         let reading = Reading {
             wire,
             limits: &limits,
+            draining: &draining,
             first,
             may_be_http2: may_be_http2 && first,
         };
         first = false;
-        match reading.head(&mut arrived, &mut phase).await {
+        match reading.head(&mut arrived, &mut alarm).await {
             Read::Head(head) => {
-                match Box::pin(one_request(wire, inbound, &mut arrived, head)).await {
+                let exchange = one_request(wire, inbound, &mut arrived, head, &mut alarm);
+                match Box::pin(exchange).await {
                     After::Next => {}
                     After::Close => {
                         Box::pin(linger(wire)).await;
@@ -92,6 +98,7 @@ async fn one_request(
     inbound: &Inbound,
     arrived: &mut BytesMut,
     length: usize,
+    alarm: &mut Alarm,
 ) -> After {
     let began = match begin(wire, arrived, length).await {
         Ok(began) => began,
@@ -105,10 +112,10 @@ async fn one_request(
         head,
         admitted,
     } = began;
-    if inbound.worker.shared.is_draining() {
+    if inbound.worker.draining.is_raised() {
         client.close_after();
     }
-    exchange::run(&mut client, head, admitted, inbound).await;
+    exchange::run(&mut client, head, admitted, inbound, alarm).await;
     match client {
         Client::H1(h1) => h1.finish(arrived),
         Client::H2(_) => After::Drop,
@@ -184,14 +191,15 @@ enum Read {
 struct Reading<'a> {
     wire: &'a Wire,
     limits: &'a Limits,
+    draining: &'a Listening,
     first: bool,
     may_be_http2: bool,
 }
 
 impl Reading<'_> {
     /// Reads until `arrived` begins with a whole head.
-    async fn head(&self, arrived: &mut BytesMut, phase: &mut watch::Receiver<Phase>) -> Read {
-        if arrived.is_empty() && !self.first_byte(phase).await {
+    async fn head(&self, arrived: &mut BytesMut, alarm: &mut Alarm) -> Read {
+        if arrived.is_empty() && !self.first_byte(alarm).await {
             return Read::Closed;
         }
         let read = timeout(self.limits.head_timeout, self.rest(arrived)).await;
@@ -203,21 +211,24 @@ impl Reading<'_> {
     }
 
     /// Waits without a buffer. `false`: there will be none.
-    async fn first_byte(&self, phase: &mut watch::Receiver<Phase>) -> bool {
-        let draining = async {
-            // An error means that the proxy is gone: then this ends as well.
-            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
-            if self.first {
-                tokio::time::sleep(LATE_FIRST_REQUEST).await;
+    async fn first_byte(&self, alarm: &mut Alarm) -> bool {
+        let began = clock::now();
+        let mut until = began + self.limits.keep_alive;
+        let mut leaving = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
+                return Poll::Ready(readable.is_ok());
             }
-        };
-        tokio::select! {
-            biased;
-            readable = timeout(self.limits.keep_alive, self.wire.readable()) => {
-                matches!(readable, Ok(Ok(())))
+            if !leaving && self.draining.poll_raised(cx).is_ready() {
+                if !self.first {
+                    return Poll::Ready(false);
+                }
+                leaving = true;
+                until = until.min(clock::now() + LATE_FIRST_REQUEST);
             }
-            () = draining => false,
-        }
+            alarm.poll_due(cx, until).map(|()| false)
+        })
+        .await
     }
 
     async fn rest(&self, arrived: &mut BytesMut) -> Read {

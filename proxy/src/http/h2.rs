@@ -13,19 +13,18 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
 use http::{Request, request};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::client::{Client, H2Client};
 use super::context::Inbound;
 use super::fields::Known;
 use super::refuse::Refusal;
-use super::relay::Alarm;
 use super::{admit, exchange};
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::Limits;
 use crate::io::{Conn, Mode, Wire};
 use crate::metrics;
-use crate::shared::Phase;
 
 /// What clients may send ahead: one stream, one connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -68,20 +67,17 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
         connection,
         wire,
         inbound,
-        alarm: Alarm::at(clock::now() + limits.keep_alive),
+        alarm: Alarm::default(),
+        idle_until: clock::now() + limits.keep_alive,
         limits: &limits,
         said_goodbye: false,
         heads: Rc::default(),
     };
-    let mut phase = inbound.worker.shared.phase.subscribe();
+    let listening = inbound.worker.draining.listen();
     loop {
-        let draining = async {
-            // An error means that the proxy is gone: then this ends as well.
-            let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
-        };
         tokio::select! {
             biased;
-            () = draining, if !driver.said_goodbye => driver.say_goodbye(),
+            () = listening.raised(), if !driver.said_goodbye => driver.say_goodbye(),
             () = poll_fn(|cx| driver.poll(cx, &mut streams)) => break,
         }
     }
@@ -97,6 +93,7 @@ struct Driver<'a> {
     wire: &'a Wire,
     inbound: &'a Inbound,
     alarm: Alarm,
+    idle_until: Instant,
     limits: &'a Limits,
     said_goodbye: bool,
     /// See [`HEADS_MAX`].
@@ -136,17 +133,16 @@ impl<'a> Driver<'a> {
                 return Poll::Pending;
             }
             if ended {
-                self.alarm = Alarm::at(clock::now() + self.limits.keep_alive);
+                self.idle_until = clock::now() + self.limits.keep_alive;
             }
-            let due = self.alarm.due();
-            if self.alarm.poll_due(cx, due).is_pending() {
+            if self.alarm.poll_due(cx, self.idle_until).is_pending() {
                 return Poll::Pending;
             }
             if self.said_goodbye {
                 return Poll::Ready(());
             }
             self.say_goodbye();
-            self.alarm = Alarm::at(clock::now() + LEAVE_TIME);
+            self.idle_until = clock::now() + LEAVE_TIME;
         }
     }
 
@@ -176,7 +172,8 @@ impl<'a> Driver<'a> {
             let _held = held;
             let mut client = Client::H2(Box::new(H2Client::new(body, respond)));
             let (head, admitted) = admit::admit(head);
-            exchange::run(&mut client, head, admitted, inbound).await;
+            let mut alarm = Alarm::default();
+            exchange::run(&mut client, head, admitted, inbound, &mut alarm).await;
         }));
     }
 }

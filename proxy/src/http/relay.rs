@@ -5,20 +5,20 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sealane_model::Failure;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::client::{Client, ClientError, Piece};
 use super::endpoint::Endpoint;
 use super::fields::Fields;
 use super::headers::trailers_onward;
 use super::message::AnswerHead;
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::io::Gone;
 
@@ -152,7 +152,7 @@ impl Upload {
         endpoint: &mut Endpoint,
     ) -> Poll<Result<(), UploadError>> {
         self.waits_for_client = false;
-        match endpoint.poll_ready(cx) {
+        match endpoint.poll_room(cx) {
             Poll::Pending => {
                 client.gather(cx);
                 return Poll::Pending;
@@ -250,38 +250,6 @@ impl Drop for Upload {
     }
 }
 
-/// Wakes the exchange at a time that may be moved without cost.
-pub(crate) struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl Alarm {
-    pub(crate) fn at(due: Instant) -> Self {
-        Self {
-            sleep: Box::pin(tokio::time::sleep_until(due)),
-        }
-    }
-
-    pub(crate) fn due(&self) -> Instant {
-        self.sleep.deadline()
-    }
-
-    /// Ready when `due` has come. The timer itself moves only when it fires too early, or when
-    /// `due` came nearer.
-    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
-        if due < self.sleep.deadline() {
-            self.sleep.as_mut().reset(due);
-        }
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            if clock::now() >= due {
-                return Poll::Ready(());
-            }
-            self.sleep.as_mut().reset(due);
-        }
-        Poll::Pending
-    }
-}
-
 /// Informational heads that an endpoint may send before its final one; with more it fails. A client
 /// that reads nothing would have us hold them all.
 const INFORMATIONAL_MAX: usize = 32;
@@ -317,6 +285,12 @@ pub(crate) async fn await_head(
             if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
                 return Poll::Ready(Awaited::ClientGone);
             }
+            // Before the head is awaited: head and body of a small request leave in one write.
+            let moved = if upload.is_over() {
+                None
+            } else {
+                Some(upload.poll_move(cx, client, endpoint))
+            };
             match endpoint.poll_head(cx) {
                 Poll::Ready(Ok((head, end))) if !head.is_interim() => {
                     return Poll::Ready(Awaited::Head(Box::new(head), end));
@@ -335,16 +309,14 @@ pub(crate) async fn await_head(
                 Poll::Ready(Err(failure)) => return Poll::Ready(Awaited::Failed(failure)),
                 Poll::Pending => {}
             }
-            if upload.is_over() {
-                if poll_gone(cx, client, &mut half_closed).is_ready() {
+            match moved {
+                Some(Poll::Ready(Ok(()))) => continue,
+                Some(Poll::Ready(Err(error))) => return Poll::Ready(Awaited::Upload(error)),
+                Some(Poll::Pending) => {}
+                None if poll_gone(cx, client, &mut half_closed).is_ready() => {
                     return Poll::Ready(Awaited::ClientGone);
                 }
-            } else {
-                match upload.poll_move(cx, client, endpoint) {
-                    Poll::Ready(Ok(())) => continue,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Awaited::Upload(error)),
-                    Poll::Pending => {}
-                }
+                None => {}
             }
             let due = due(upload);
             let patience = half_closed.map(|since| since + HALF_CLOSED_PATIENCE);
@@ -399,14 +371,14 @@ pub(crate) async fn relay(
     endpoint: &mut Endpoint,
     upload: &mut Upload,
     idle: Duration,
+    alarm: &mut Alarm,
     sent: &mut u64,
 ) -> Relayed {
     let mut moved_at = clock::now();
-    let mut alarm = Alarm::at(moved_at + idle);
     let mut half_closed = None;
     poll_fn(|cx| {
         for _ in 0..PIECES_IN_A_ROW {
-            let ready = client.poll_ready(cx);
+            let ready = client.poll_room(cx);
             let client_lets = match ready {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Relayed::ClientGone),
@@ -437,6 +409,14 @@ pub(crate) async fn relay(
                     Poll::Ready(Err(error)) => return Poll::Ready(Relayed::Upload(error)),
                     Poll::Pending => {}
                 }
+            }
+            // Nothing more comes for now: what waits for company leaves.
+            if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
+                return Poll::Ready(Relayed::ClientGone);
+            }
+            if !upload.is_over() {
+                // An error shows when the next piece is sent.
+                let _ = endpoint.poll_ready(cx);
             }
             let moved_at = moved_at.max(upload.moved_at);
             let patience = if half_closed.is_some() {

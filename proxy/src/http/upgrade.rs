@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::relay::Alarm;
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::io::Wire;
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(client: &Wire, endpoint: &Wire, idle: Duration) -> Moved
     let mut up = Direction::default();
     let mut down = Direction::default();
     let mut moved_at = clock::now();
-    let mut alarm = Alarm::at(moved_at + idle);
+    let mut alarm = Alarm::default();
     poll_fn(|cx| {
         let before = up.moved + down.moved;
         let mut buffer = BytesMut::new();

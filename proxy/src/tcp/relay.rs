@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::splice::{Pipe, Pipes};
+use crate::alarm::Alarm;
 use crate::clock;
-use crate::http::relay::Alarm;
 
 /// Bytes read at once while copying, and so what a session whose receiver is slow holds a
 /// direction: fewer than 16 KiB cost less to copy than to splice.
@@ -98,7 +98,7 @@ pub(crate) async fn run(
         let idle = moved_at + patience.idle;
         patience.until.map_or(idle, |until| until.min(idle))
     };
-    let mut alarm = Alarm::at(due(moved_at));
+    let mut alarm = Alarm::default();
     poll_fn(|cx| {
         if stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ended::Stopped);
@@ -120,8 +120,9 @@ pub(crate) async fn run(
             }
             _ => {}
         }
-        ready!(alarm.poll_due(cx, due(moved_at)));
-        let is_old = patience.until.is_some_and(|until| alarm.due() >= until);
+        let due = due(moved_at);
+        ready!(alarm.poll_due(cx, due));
+        let is_old = patience.until.is_some_and(|until| due >= until);
         Poll::Ready(if is_old { Ended::Lifetime } else { Ended::Idle })
     })
     .await
