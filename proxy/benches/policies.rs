@@ -180,6 +180,7 @@ fn endpoints_selected(endpoints: usize) {
         .build();
     let loads = Arc::<LoadTable>::default();
     let known = Endpoints::new(Arc::clone(&loads));
+    let pool = world.pool_id("api");
     let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
     let policy = SteeringPolicy::WeightedLatency(Weights::default());
     let mut random = 1_u64;
@@ -187,7 +188,7 @@ fn endpoints_selected(endpoints: usize) {
         &format!("select, 3 regions of {endpoints} endpoints"),
         || {
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            let selected = choose(&world, &known, &place, &policy, random);
+            let selected = choose(&world, pool, &known, &place, &policy, random);
             drop(black_box(loads.begin(selected)));
         },
     );
@@ -195,13 +196,14 @@ fn endpoints_selected(endpoints: usize) {
 
 fn choose(
     world: &Snapshot,
+    pool: PoolId,
     endpoints: &Endpoints,
     place: &ClientPlace,
     policy: &SteeringPolicy,
     random: u64,
 ) -> sealane_model::EndpointId {
     let ask = SelectAsk {
-        pool: world.pool_id("api"),
+        pool,
         policy,
         place,
         key: random,

@@ -15,31 +15,47 @@ pub struct Usable {
 
 #[must_use]
 pub fn usable(member: &Member, world: &Snapshot) -> Usable {
-    let having = |wanted: fn(Verdict) -> bool| -> SmallVec<[EndpointId; 16]> {
-        let all = member.endpoints.iter().copied();
-        all.filter(|id| wanted(world.verdict(*id))).collect()
-    };
-    for wanted in [is_up, Verdict::is_usable, is_on_trial] {
-        let endpoints = having(wanted);
-        if !endpoints.is_empty() {
-            return Usable {
-                endpoints,
-                ignored_health: false,
-            };
+    let standard = Standard::of(member, world);
+    let all = member.endpoints.iter().copied();
+    Usable {
+        endpoints: all
+            .filter(|id| standard.takes(world.verdict(*id)))
+            .collect(),
+        ignored_health: standard == Standard::None,
+    }
+}
+
+/// How well an endpoint of a region must be to be given work: as well as the best one there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standard {
+    Up,
+    /// Up or in doubt.
+    Usable,
+    OnTrial,
+    /// Health is ignored: none is even on trial, or there are no endpoints.
+    None,
+}
+
+impl Standard {
+    #[must_use]
+    pub fn of(member: &Member, world: &Snapshot) -> Self {
+        let all = [Self::Up, Self::Usable, Self::OnTrial];
+        let is_met = |standard: &Self| {
+            let mut endpoints = member.endpoints.iter();
+            endpoints.any(|id| standard.takes(world.verdict(*id)))
+        };
+        all.into_iter().find(is_met).unwrap_or(Self::None)
+    }
+
+    #[must_use]
+    pub const fn takes(self, verdict: Verdict) -> bool {
+        match self {
+            Self::Up => matches!(verdict, Verdict::Up),
+            Self::Usable => verdict.is_usable(),
+            Self::OnTrial => matches!(verdict, Verdict::Probation),
+            Self::None => true,
         }
     }
-    Usable {
-        endpoints: having(|_| true),
-        ignored_health: true,
-    }
-}
-
-const fn is_up(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Up)
-}
-
-const fn is_on_trial(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Probation)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub mod rank;
 pub mod reason;
 
 pub use explain::Decision;
-pub use fallback::{Usable, usable};
+pub use fallback::{Standard, Usable, usable};
 pub use geo::{GeoError, GeoOverride, GeoTable, Located};
 pub use place::{ClientPlace, How};
 pub use policy::{SteeringPolicy, Weights};

@@ -13,8 +13,10 @@ pub(crate) fn pick(
     random: u64,
     load: impl Fn(EndpointId) -> u32,
 ) -> Option<EndpointId> {
-    let first = draw(candidates, mix(random), None)?;
-    let Some(second) = draw(candidates, mix(random ^ SECOND_DRAW), Some(first)) else {
+    let total = candidates.iter().map(|(_, weight)| share(*weight)).sum();
+    let first = draw(candidates, mix(random), total, None)?;
+    let others = total - share(candidates[first].1);
+    let Some(second) = draw(candidates, mix(random ^ SECOND_DRAW), others, Some(first)) else {
         return Some(candidates[first].0);
     };
     let [(first, weight), (second, second_weight)] = [candidates[first], candidates[second]];
@@ -28,24 +30,33 @@ pub(crate) fn pick(
 const SECOND_DRAW: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The index of one candidate, drawn by weight; evenly if none of them weighs anything and nothing
-/// was drawn before.
-fn draw(candidates: &[(EndpointId, Weight)], random: u64, without: Option<usize>) -> Option<usize> {
-    let weight = |at: usize| match without {
-        Some(taken) if taken == at => 0,
-        _ => u64::from(candidates[at].1.get()),
-    };
-    let total: u64 = (0..candidates.len()).map(weight).sum();
+/// was drawn before. `total`: of all weights but the one of `without`.
+fn draw(
+    candidates: &[(EndpointId, Weight)],
+    random: u64,
+    total: u64,
+    without: Option<usize>,
+) -> Option<usize> {
     if total == 0 {
         let anyone = without.is_none() && !candidates.is_empty();
         return anyone.then(|| scale(random, candidates.len() as u64) as usize);
     }
     let mut left = scale(random, total);
-    (0..candidates.len()).find(|at| {
-        let share = weight(*at);
-        let hit = left < share;
-        left = left.saturating_sub(share);
-        hit
-    })
+    for (at, (_, weight)) in candidates.iter().enumerate() {
+        if without == Some(at) {
+            continue;
+        }
+        let share = share(*weight);
+        if left < share {
+            return Some(at);
+        }
+        left -= share;
+    }
+    None
+}
+
+fn share(weight: Weight) -> u64 {
+    weight.get().into()
 }
 
 /// A number below `bound` (Lemire 2019, without the rejection: the bias is below 2^-32).

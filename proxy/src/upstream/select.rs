@@ -10,7 +10,7 @@ use sealane_model::{
     Endpoint, EndpointId, Member, OutReason, PoolId, RegionId, Snapshot, Standing, Target, Verdict,
     Weight,
 };
-use sealane_steering::{Ask, ClientPlace, Ranking, Reason, SteeringPolicy, rank, usable};
+use sealane_steering::{Ask, ClientPlace, Ranking, Reason, Standard, SteeringPolicy, rank};
 use smallvec::SmallVec;
 
 use super::balance;
@@ -147,29 +147,25 @@ fn by_ranking<'w>(
     ask: &SelectAsk<'_>,
     ranking: &Ranking,
 ) -> Option<Choice<'w>> {
-    let among = |wanted: fn(&Member, &Snapshot) -> bool| {
+    let among = |enough: fn(Standard) -> bool| {
         let mut regions = ranking
             .regions()
             .filter(|region| !ask.has_given_up(*region));
         regions.find_map(|region| {
             let (member, _) = world.member(ask.pool, region)?;
-            if !wanted(member, world) {
+            let standard = Standard::of(member, world);
+            if !enough(standard) {
                 return None;
             }
-            let usable = usable(member, world);
-            let choice = choose(world, endpoints, ask, region, &usable.endpoints)?;
+            let usable = |verdict| standard.takes(verdict);
+            let choice = choose(world, endpoints, ask, member, usable)?;
             Some(Choice {
-                ignored_health: usable.ignored_health,
+                ignored_health: standard == Standard::None,
                 ..choice
             })
         })
     };
-    among(has_one_up).or_else(|| among(|_, _| true))
-}
-
-fn has_one_up(member: &Member, world: &Snapshot) -> bool {
-    let mut endpoints = member.endpoints.iter();
-    endpoints.any(|id| world.verdict(*id) == Verdict::Up)
+    among(|standard| standard == Standard::Up).or_else(|| among(|_| true))
 }
 
 /// Any endpoint that was not tried: of the ranked regions first, then of those that failed. What
@@ -192,18 +188,13 @@ fn last_resort<'w>(
         .map(|(member, _)| member.region);
     ranked.chain(failed).find_map(|region| {
         let (member, _) = world.member(ask.pool, region)?;
-        let choice = choose(world, endpoints, ask, region, &undrained(member, world))?;
+        let undrained = |verdict| verdict != Verdict::Draining;
+        let choice = choose(world, endpoints, ask, member, undrained)?;
         Some(Choice {
             ignored_health: !world.verdict(choice.endpoint.id).is_usable(),
             ..choice
         })
     })
-}
-
-fn undrained(member: &Member, world: &Snapshot) -> SmallVec<[EndpointId; 16]> {
-    let all = member.endpoints.iter().copied();
-    all.filter(|id| world.verdict(*id) != Verdict::Draining)
-        .collect()
 }
 
 struct Choice<'w> {
@@ -212,35 +203,36 @@ struct Choice<'w> {
     ignored_health: bool,
 }
 
-/// One of these endpoints: not tried, with an address, and if possible in an az that no attempt
+/// One of the region's endpoints that `may` be given work by their verdict: not tried, with an address, and if possible in an az that no attempt
 /// went to yet.
 fn choose<'w>(
     world: &'w Snapshot,
     endpoints: &Endpoints,
     ask: &SelectAsk<'_>,
-    region: RegionId,
-    among: &[EndpointId],
+    member: &Member,
+    may: impl Fn(Verdict) -> bool,
 ) -> Option<Choice<'w>> {
+    let again = ask.tries_in(member.region) > 0;
     let mut open: Candidates = SmallVec::new();
     let mut elsewhere: Candidates = SmallVec::new();
-    for id in among {
+    for id in &member.endpoints {
         let Some(endpoint) = world.topology.endpoint(*id) else {
             continue;
         };
-        if ask.was_tried(*id) || !has_address(world, endpoint) {
+        if !may(world.verdict(*id)) || ask.was_tried(*id) || !has_address(world, endpoint) {
             continue;
         }
         open.push((*id, endpoint.weight));
-        if ask.tries_in(region) > 0 && is_elsewhere(world, ask, endpoint) {
+        if again && is_elsewhere(world, ask, endpoint) {
             elsewhere.push((*id, endpoint.weight));
         }
     }
     let candidates = if elsewhere.is_empty() {
-        open
+        &open
     } else {
-        elsewhere
+        &elsewhere
     };
-    let picked = balance::pick(&candidates, ask.random, |id| endpoints.in_flight(id))?;
+    let picked = balance::pick(candidates, ask.random, |id| endpoints.in_flight(id))?;
     let endpoint = world.topology.endpoint(picked)?;
     Some(Choice {
         endpoint,
