@@ -200,6 +200,7 @@ fn config(setup: &Setup, endpoints: &[SocketAddr]) -> Config {
             weight: Weight::DEFAULT,
             protocol: EndpointProtocol::Http1,
             tls: None,
+            proxy_protocol: None,
         });
     }
     let rule = FailoverRule {

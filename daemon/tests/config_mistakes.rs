@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use sealane::config::{Loaded, Report, load_text};
-use sealane_model::IdBook;
-use sealane_proxy::config::{ListenerProtocol, OnDown};
+use sealane_model::{IdBook, ProxyVersion};
+use sealane_proxy::config::{HostPattern, ListenerProtocol, OnDown};
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -512,6 +512,75 @@ fn a_listener_for_tcp_has_a_pool_and_one_for_http_has_none() {
         "{ address: \"10.0.0.1:80\", tls: {} }",
     );
     check(&over_tls, &["7:65: the pool `api` is spoken to over TLS"]);
+}
+
+#[test]
+fn server_names_lead_to_pools_and_each_stands_once() {
+    let with = |keys: &str| {
+        let listeners =
+            format!("db: {{ bind: \"127.0.0.1:5432\", protocol: tls_passthrough, {keys} }}, web:");
+        BASE.replace("listeners: { web:", &format!("listeners: {{ {listeners}"))
+    };
+    let loaded = load(&with("sni: [{ match: \"*.Example.com\", pool: api }]")).unwrap();
+    let ListenerProtocol::TlsPassthrough {
+        names, otherwise, ..
+    } = &loaded.rules.proxy.listeners[0].protocol
+    else {
+        panic!("{loaded:?}");
+    };
+    assert_eq!(names[0].0, HostPattern::Suffix(".example.com".into()));
+    assert!(otherwise.is_none());
+    load(&with("pool: api")).unwrap();
+
+    check(&with("sni: []"), &["7:54: the listener `db` leads nowhere"]);
+    check(
+        &with("sni: [{ match: a.test, pool: api }, { match: A.test, pool: api }]"),
+        &["7:116: the server name `A.test` stands here twice"],
+    );
+    check(
+        &with("sni: [{ match: \"*\", pool: api }, { match: 10.0.0.1, pool: api }]"),
+        &[
+            "7:86: no client asks for the server name `*`",
+            "7:113: no client asks for the server name `10.0.0.1`",
+        ],
+    );
+    let of_http = BASE.replace("\"127.0.0.1:80\"", "\"127.0.0.1:80\", sni: []");
+    check(&of_http, &["7:48: a listener of `http` has no `sni`"]);
+}
+
+#[test]
+fn proxy_headers_are_read_from_somebody_and_told_to_sessions_alone() {
+    let with = |keys: &str| BASE.replace("\"127.0.0.1:80\"", &format!("\"127.0.0.1:80\", {keys}"));
+    let loaded = load(&with("proxy_protocol: { from: [10.0.0.0/8] }")).unwrap();
+    assert_eq!(loaded.rules.proxy.listeners[0].senders.len(), 1);
+    check(
+        &with("proxy_protocol: { from: [] }"),
+        &["7:67: a PROXY header is read from nobody"],
+    );
+    check(
+        &with("proxy_protocol: {}"),
+        &["7:59: the key `from` is missing in `listeners.web.proxy_protocol`"],
+    );
+    let loaded = load(&with("proxy_protocol: { from: [0.0.0.0/0] }")).unwrap();
+    assert!(loaded.warnings[0].contains("0.0.0.0/0 is everybody"));
+
+    check(
+        &BASE.replace("  api:\n", "  api:\n    proxy_protocol: v2\n"),
+        &["9:18: the pool `api` wants PROXY headers, which requests do not have"],
+    );
+    let other = BASE.replace(
+        "listeners: { web:",
+        "listeners: { db: { bind: \"127.0.0.1:5432\", protocol: tcp, pool: db }, web:",
+    );
+    let other = other.replace(
+        "pools:\n",
+        "pools:\n  db: { proxy_protocol: v1, regions: { us-east-1: { endpoints: [{ address: \"10.0.0.9:1\" }, \
+         { address: \"10.0.0.8:1\", proxy_protocol: none }] } } }\n",
+    );
+    let loaded = load(&other).unwrap();
+    let endpoints = loaded.rules.control.topology.endpoints();
+    let told: Vec<_> = endpoints.map(|endpoint| endpoint.proxy_protocol).collect();
+    assert_eq!(told[..2], [Some(ProxyVersion::V1), None]);
 }
 
 /// A folder with a certificate, its key, and the key of another one.

@@ -209,9 +209,12 @@ fn the_short_form_stands_beside_the_rest() {
         .pools()
         .map(|pool| &*pool.name)
         .collect();
-    assert_eq!(pools, ["api", "legacy", "postgres", "shop.example.com"]);
+    assert_eq!(
+        pools,
+        ["api", "legacy", "postgres", "mail", "shop.example.com"]
+    );
     let listeners: Vec<&str> = rules.proxy.listeners.iter().map(|l| &*l.name).collect();
-    assert_eq!(listeners, ["web", "database"]);
+    assert_eq!(listeners, ["web", "database", "mail"]);
     let routes: Vec<&str> = rules
         .proxy
         .routes

@@ -18,6 +18,6 @@ pub use publish::{ObservationSender, SnapshotReader, SnapshotWriter};
 pub use snapshot::Snapshot;
 pub use topology::{
     Addresses, AllDown, CertificatePem, Endpoint, EndpointProtocol, EndpointTls, FailoverRule,
-    Location, Member, Pool, Region, Roots, Target, TlsVersion, Topology,
+    Location, Member, Pool, ProxyVersion, Region, Roots, Target, TlsVersion, Topology,
 };
 pub use unit::{Generation, Ratio, ScopePrefix, Timestamp, Ttl, Weight};

@@ -153,6 +153,8 @@ pub struct Endpoint {
     pub weight: Weight,
     pub protocol: EndpointProtocol,
     pub tls: Option<EndpointTls>,
+    /// It wants to be told who the client is, before anything else.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -216,6 +218,27 @@ pub enum Roots {
     System,
     /// PEM certificates, as read from the operator's file.
     Pem(Arc<[u8]>),
+}
+
+/// A version of the PROXY protocol (HAProxy's `proxy-protocol.txt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl ProxyVersion {
+    /// The header of a connection that is not for a client, such as a probe's.
+    #[must_use]
+    pub const fn local_header(self) -> &'static [u8] {
+        match self {
+            Self::V1 => b"PROXY UNKNOWN\r\n",
+            // The signature, version 2 and LOCAL, no family, no length (§2.2).
+            Self::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        }
+    }
 }
 
 /// Everything that exists, found by id.

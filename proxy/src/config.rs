@@ -34,6 +34,9 @@ pub struct Listener {
     /// free one, kept over reloads while the listener keeps its name.
     pub bind: Vec<SocketAddr>,
     pub protocol: ListenerProtocol,
+    /// Who says in a PROXY header whom each connection is from. Connections from elsewhere are
+    /// their sender's own.
+    pub senders: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +47,13 @@ pub enum ListenerProtocol {
     Https(ServerTls),
     /// Whatever flows over TCP, both ways.
     Tcp { to: Destination, how: SessionRule },
+    /// TLS that the endpoints speak: the server name in the client's hello leads to a pool.
+    TlsPassthrough {
+        names: Vec<(HostPattern, Destination)>,
+        /// For other names, and for clients that send none. `None`: they are refused.
+        otherwise: Option<Destination>,
+        how: SessionRule,
+    },
 }
 
 impl ListenerProtocol {
@@ -170,6 +180,6 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Concurrent HTTP/2 streams of one connection.
     pub streams: u32,
-    /// For the TLS handshake.
+    /// For the TLS handshake, and for a PROXY header or a server name before it.
     pub handshake_timeout: Duration,
 }

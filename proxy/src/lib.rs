@@ -6,6 +6,7 @@
 pub mod config;
 pub mod handover;
 pub mod metrics;
+pub mod proxy_protocol;
 
 mod alarm;
 mod clock;
@@ -39,6 +40,7 @@ pub use config::Config;
 pub use explain::ExplainError;
 pub use listener::BindError;
 pub use sealane_tls as tls;
+pub use tcp::sni;
 
 use config::Listener;
 use handover::{Held, Inherit, SocketKind, Wanted};
@@ -351,7 +353,7 @@ fn bind_new(
             .map_err(failed)?;
             let kept: Result<_, _> = sockets.iter().map(Socket::try_clone).collect();
             let kept = kept.map_err(failed)?;
-            let rule = ListenerRule::new(&listener.name, &listener.protocol);
+            let rule = ListenerRule::new(&listener.name, &listener.protocol, &listener.senders);
             new.push(Bound {
                 name: Arc::clone(&listener.name),
                 asked: *asked,
@@ -389,7 +391,7 @@ fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
     let protocol = listener
         .protocol
         .keeping_tickets_of(&bound.state.rule.load().protocol);
-    let rule = ListenerRule::new(&listener.name, &protocol);
+    let rule = ListenerRule::new(&listener.name, &protocol, &listener.senders);
     bound.state.rule.store(Arc::new(rule));
     true
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use rustls::server::Acceptor;
 use sealane_tls::ServerTls;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,8 +29,10 @@ use crate::http::headers::PeerText;
 use crate::http::{h1, h2};
 use crate::io::{Transport, Wire};
 use crate::metrics::{ListenerMetrics, SessionMetrics};
+use crate::proxy_protocol::{self, Header};
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
 use crate::tcp;
+use crate::tcp::sni::Names;
 use crate::worker::{Worker, note_panic};
 
 /// Connections that the kernel queues for each worker's socket.
@@ -58,13 +61,25 @@ pub(crate) struct ListenerRule {
     pub(crate) name: Arc<str>,
     pub(crate) protocol: ListenerProtocol,
     pub(crate) metrics: ListenerMetrics,
+    /// As in the configuration.
+    senders: Vec<IpNet>,
+    /// For `tls_passthrough`.
+    pub(crate) names: Option<Names>,
     /// For listeners whose connections are sessions.
     sessions: OnceLock<Arc<SessionMetrics>>,
 }
 
 impl ListenerRule {
-    pub(crate) fn new(name: &Arc<str>, protocol: &ListenerProtocol) -> Self {
+    pub(crate) fn new(name: &Arc<str>, protocol: &ListenerProtocol, senders: &[IpNet]) -> Self {
+        let names = match protocol {
+            ListenerProtocol::TlsPassthrough {
+                names, otherwise, ..
+            } => Some(Names::new(names, otherwise.as_ref())),
+            _ => None,
+        };
         let rule = Self {
+            senders: senders.to_vec(),
+            names,
             name: Arc::clone(name),
             protocol: protocol.clone(),
             metrics: ListenerMetrics::new(name),
@@ -215,7 +230,7 @@ fn admit(
     };
     rule.metrics.accepts.increment(1);
     // A service manager's IPv6 socket may take IPv4 clients as well.
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let peer = canonical(peer);
     connections.spawn_local(connection(tcp, peer, rule, Rc::clone(worker), open));
 }
 
@@ -241,9 +256,12 @@ async fn connection(
     if let Err(error) = tcp.set_nodelay(true) {
         return tracing::debug!("client left: {error}");
     }
+    let Some(caller) = caller(&tcp, peer, &gauged.0, &worker).await else {
+        return gauged.0.metrics.protocol_failures.increment(1);
+    };
     let inbound = |scheme| Inbound {
         worker: Rc::clone(&worker),
-        peer: PeerText::new(peer.ip()),
+        peer: PeerText::new(caller.source.ip()),
         scheme,
     };
     match &gauged.0.protocol {
@@ -266,11 +284,52 @@ async fn connection(
                 h1::serve(&shaken.wire, &inbound, false).await;
             }
         }
-        ListenerProtocol::Tcp { to, how } => {
+        ListenerProtocol::Tcp { .. } | ListenerProtocol::TlsPassthrough { .. } => {
             let rule = Arc::clone(&gauged.0);
-            Box::pin(tcp::serve(tcp, peer, rule, to, how, &worker)).await;
+            Box::pin(tcp::serve(tcp, caller, rule, &worker)).await;
         }
     }
+}
+
+/// Whom a connection is from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) source: SocketAddr,
+    /// Where that client connected to, if another than us.
+    pub(crate) destination: Option<SocketAddr>,
+}
+
+/// The peer, or whom it says. `None`: it must say so and did not.
+async fn caller(
+    tcp: &TcpStream,
+    peer: SocketAddr,
+    rule: &ListenerRule,
+    worker: &Worker,
+) -> Option<Caller> {
+    let direct = Caller {
+        source: peer,
+        destination: None,
+    };
+    if !rule.senders.iter().any(|net| net.contains(&peer.ip())) {
+        return Some(direct);
+    }
+    let within = worker.shared.rules.load().config.limits.handshake_timeout;
+    match Box::pin(proxy_protocol::receive(tcp, within)).await {
+        Ok(Header::Local) => Some(direct),
+        Ok(Header::Proxied(addresses)) => Some(Caller {
+            source: canonical(addresses.source),
+            destination: Some(canonical(addresses.destination)),
+        }),
+        Err(error) => {
+            tracing::debug!(%peer, listener = &*rule.name, "connection refused: {error}");
+            None
+        }
+    }
+}
+
+/// An IPv4 address that is written as one of IPv6 is one of IPv4.
+const fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 struct Shaken {

@@ -111,6 +111,11 @@ fn describe_connections() {
         Unit::Count,
         "TLS handshakes that failed or took too long, by listener"
     );
+    describe_counter!(
+        "proxy_protocol_failures_total",
+        Unit::Count,
+        "Connections of trusted senders that were closed for want of a lawful PROXY header, by listener"
+    );
 }
 
 fn describe_sessions() {
@@ -119,7 +124,8 @@ fn describe_sessions() {
         Unit::Count,
         "TCP sessions that ended, by listener and end: finished, client_reset, endpoint_reset, \
          idle, lifetime, endpoint_down (closed because its endpoint went down), no_endpoint (none \
-         could be connected to) or cut_off (at the end of a drain)"
+         could be connected to), bad_hello (no lawful ClientHello in time), unknown_name (nobody \
+         serves the server name) or cut_off (at the end of a drain)"
     );
     describe_histogram!(
         "proxy_session_seconds",
@@ -294,6 +300,8 @@ pub(crate) struct ListenerMetrics {
     /// Incremented when a connection is accepted, decremented when it ends.
     pub(crate) connections: Gauge,
     pub(crate) handshake_failures: Counter,
+    /// A trusted sender did not say whom the connection is from.
+    pub(crate) protocol_failures: Counter,
     /// The operating system gave no connection: out of descriptors and the like.
     pub(crate) accept_failures: Counter,
     /// Closed at once: as many connections as the limits allow were open.
@@ -308,6 +316,7 @@ impl ListenerMetrics {
             accepts: counter!("proxy_accepts_total", "listener" => label()),
             connections: gauge!("proxy_connections", "listener" => label()),
             handshake_failures: counter!("proxy_handshake_failures_total", "listener" => label()),
+            protocol_failures: counter!("proxy_protocol_failures_total", "listener" => label()),
             accept_failures: failures("os"),
             over_limit: failures("limit"),
         }

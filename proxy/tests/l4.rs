@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge::{Edge, PATIENCE, listener};
-use sealane_model::{Failure, Outcome, Snapshot, Verdict};
+use sealane_model::{Failure, Outcome, ProxyVersion, Snapshot, Verdict};
 use sealane_proxy::config::{
-    Config, Destination, ListenerProtocol, OnDown, SessionRule, SessionTimeouts,
+    Config, Destination, HostPattern, ListenerProtocol, OnDown, SessionRule, SessionTimeouts,
 };
+use sealane_proxy::proxy_protocol::{Addresses, compose};
 use sealane_steering::SteeringPolicy;
 use sealane_testkit::World;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -415,4 +416,274 @@ async fn a_connection_beyond_the_limit_is_closed_at_once() {
 
     let mut second = connect(&edge).await;
     assert_eq!(end_of(&mut second).await.unwrap_or_default(), b"");
+}
+
+/// What a client sends that asks for `name`.
+fn hello(name: &'static str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name).unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// `a.test` and `*.b.test` have endpoints of their own; a third one serves the rest, if any.
+struct Passthrough {
+    edge: Edge,
+    endpoints: [Scripted; 3],
+}
+
+impl Passthrough {
+    async fn start(has_rest: bool) -> Self {
+        let endpoints = [
+            Scripted::start().await,
+            Scripted::start().await,
+            Scripted::start().await,
+        ];
+        let mut world = World::new();
+        for (endpoint, pool) in endpoints.iter().zip(["a", "b", "api"]) {
+            let with_region = world.pool(pool).region("eu", Verdict::Up);
+            world = with_region.endpoint(&endpoint.address, Verdict::Up);
+        }
+        let world = world.build();
+        let to = |pool: &str| Destination {
+            pool: world.topology.pool_named(pool).unwrap().id,
+            steering: Arc::new(SteeringPolicy::Priority),
+        };
+        let protocol = ListenerProtocol::TlsPassthrough {
+            names: vec![
+                (HostPattern::Exact("a.test".into()), to("a")),
+                (HostPattern::Suffix(".b.test".into()), to("b")),
+            ],
+            otherwise: has_rest.then(|| to("api")),
+            how: rule(),
+        };
+        let edge = Edge::start_with(world, |config| {
+            config.listeners = vec![listener("db", protocol)];
+            config.routes.clear();
+            config.limits.handshake_timeout = Duration::from_millis(700);
+        });
+        Self { edge, endpoints }
+    }
+}
+
+async fn read_exactly(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let read = timeout(PATIENCE, stream.read_exact(&mut bytes)).await;
+    read.expect("so many bytes").unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn the_server_name_leads_to_a_pool_and_the_hello_arrives_as_it_was_sent() {
+    let mut world = Passthrough::start(true).await;
+    let cases = [
+        ("a.test", 0),
+        ("x.y.b.test", 1),
+        ("c.test", 2),
+        ("192.0.2.1", 2),
+    ];
+    for (name, endpoint) in cases {
+        let hello = hello(name);
+        let mut client = connect(&world.edge).await;
+        client.set_nodelay(true).unwrap();
+        // In three pieces, and with more behind it.
+        for piece in [&hello[..3], &hello[3..100], &hello[100..], b"more"] {
+            client.write_all(piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut server = world.endpoints[endpoint].next().await;
+        let arrived = read_exactly(&mut server, hello.len() + 4).await;
+        assert!(arrived == [&hello[..], b"more"].concat(), "{name}");
+        server.write_all(b"answer").await.unwrap();
+        assert_eq!(read_some(&mut client).await, b"answer");
+    }
+}
+
+#[tokio::test]
+async fn a_server_name_that_nobody_serves_is_refused_with_an_alert() {
+    let world = Passthrough::start(false).await;
+    let mut client = connect(&world.edge).await;
+    client.write_all(&hello("c.test")).await.unwrap();
+
+    // RFC 6066 §3: unrecognized_name, fatal.
+    assert_eq!(end_of(&mut client).await.unwrap(), [21, 3, 1, 0, 2, 2, 112]);
+}
+
+#[tokio::test]
+async fn what_is_no_hello_is_not_waited_for_and_not_passed_on() {
+    let mut world = Passthrough::start(true).await;
+    let mut plain = connect(&world.edge).await;
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(end_of(&mut plain).await.is_err());
+
+    let mut malformed = connect(&world.edge).await;
+    malformed
+        .write_all(&[22, 3, 1, 0, 4, 1, 0, 0, 0])
+        .await
+        .unwrap();
+    assert_eq!(
+        end_of(&mut malformed).await.unwrap(),
+        [21, 3, 1, 0, 2, 2, 50]
+    );
+
+    let mut slow = connect(&world.edge).await;
+    slow.write_all(&hello("a.test")[..50]).await.unwrap();
+    assert!(end_of(&mut slow).await.is_err());
+
+    for endpoint in &mut world.endpoints {
+        assert!(endpoint.accepted.try_recv().is_err());
+    }
+}
+
+fn addresses() -> Addresses {
+    Addresses {
+        source: "198.51.100.7:4711".parse().unwrap(),
+        destination: "203.0.113.9:443".parse().unwrap(),
+    }
+}
+
+/// Everybody on loopback says whom a connection is from.
+fn believing(name: &str, protocol: ListenerProtocol) -> sealane_proxy::config::Listener {
+    let mut listener = listener(name, protocol);
+    listener.senders = vec!["127.0.0.0/8".parse().unwrap()];
+    listener
+}
+
+#[tokio::test]
+async fn an_endpoint_is_told_who_the_client_is() {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let mut endpoint = Scripted::start().await;
+        let world = world_of(&[&endpoint.address])
+            .proxy_protocol(version)
+            .build();
+        let edge = tcp_edge(world, |_| {});
+        let mut client = connect(&edge).await;
+        client.write_all(b"hello").await.unwrap();
+
+        let told = compose(
+            version,
+            Addresses {
+                source: client.local_addr().unwrap(),
+                destination: client.peer_addr().unwrap(),
+            },
+        );
+        let mut server = endpoint.next().await;
+        let arrived = read_exactly(&mut server, told.len() + 5).await;
+        assert_eq!(arrived, [&told[..], b"hello"].concat());
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_a_trusted_sender_names_is_told_onwards() {
+    let mut endpoint = Scripted::start().await;
+    let world = world_of(&[&endpoint.address])
+        .proxy_protocol(ProxyVersion::V2)
+        .build();
+    let (to, how) = (destination(&world), rule());
+    let edge = Edge::start_with(world, |config| {
+        config.listeners = vec![believing("db", ListenerProtocol::Tcp { to, how })];
+    });
+    let mut client = connect(&edge).await;
+    let said = compose(ProxyVersion::V1, addresses());
+    client
+        .write_all(&[&said[..], b"hello"].concat())
+        .await
+        .unwrap();
+
+    let told = compose(ProxyVersion::V2, addresses());
+    let mut server = endpoint.next().await;
+    let arrived = read_exactly(&mut server, told.len() + 5).await;
+    assert_eq!(arrived, [&told[..], b"hello"].concat());
+}
+
+#[tokio::test]
+async fn a_trusted_sender_must_say_whom_a_connection_is_from() {
+    let mut endpoint = Scripted::start().await;
+    let world = world_of(&[&endpoint.address]).build();
+    let (to, how) = (destination(&world), rule());
+    let edge = Edge::start_with(world, |config| {
+        config.listeners = vec![believing("db", ListenerProtocol::Tcp { to, how })];
+        config.limits.handshake_timeout = Duration::from_millis(500);
+    });
+    let mut without = connect(&edge).await;
+    without.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    assert!(end_of(&mut without).await.unwrap_or_default().is_empty());
+    let mut silent = connect(&edge).await;
+    assert!(end_of(&mut silent).await.unwrap_or_default().is_empty());
+
+    let mut local = connect(&edge).await;
+    local
+        .write_all(ProxyVersion::V2.local_header())
+        .await
+        .unwrap();
+    local.write_all(b"probing").await.unwrap();
+    assert_eq!(read_some(&mut endpoint.next().await).await, b"probing");
+    assert!(endpoint.accepted.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_header_from_somebody_else_is_no_header() {
+    let mut endpoint = Scripted::start().await;
+    let world = world_of(&[&endpoint.address])
+        .proxy_protocol(ProxyVersion::V1)
+        .build();
+    let (to, how) = (destination(&world), rule());
+    let edge = Edge::start_with(world, |config| {
+        let mut listener = listener("db", ListenerProtocol::Tcp { to, how });
+        listener.senders = vec!["192.0.2.0/24".parse().unwrap()];
+        config.listeners = vec![listener];
+    });
+    let mut client = connect(&edge).await;
+    let forged = compose(ProxyVersion::V1, addresses());
+    client.write_all(&forged).await.unwrap();
+
+    let told = compose(
+        ProxyVersion::V1,
+        Addresses {
+            source: client.local_addr().unwrap(),
+            destination: client.peer_addr().unwrap(),
+        },
+    );
+    let mut server = endpoint.next().await;
+    let arrived = read_exactly(&mut server, told.len() + forged.len()).await;
+    assert_eq!(arrived, [told, forged].concat(), "ours comes first");
+}
+
+#[tokio::test]
+async fn requests_come_from_whom_the_header_names() {
+    let mut endpoint = Scripted::start().await;
+    let certificate = edge::certificate();
+    let secure = ListenerProtocol::Https(edge::server_tls(&certificate));
+    let edge = Edge::start_with(world_of(&[&endpoint.address]).build(), |config| {
+        config.listeners = vec![
+            believing("web", ListenerProtocol::Http),
+            believing("secure", secure),
+        ];
+    });
+    let header = compose(ProxyVersion::V2, addresses());
+    let request = b"GET / HTTP/1.1\r\nHost: x.test\r\n\r\n";
+
+    let mut plain = TcpStream::connect(edge.address()).await.unwrap();
+    plain
+        .write_all(&[&header[..], request].concat())
+        .await
+        .unwrap();
+    let head = read_some(&mut endpoint.next().await).await;
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.contains("x-forwarded-for: 198.51.100.7\r\n"), "{head}");
+
+    let mut tcp = TcpStream::connect(edge.address_of("secure")).await.unwrap();
+    tcp.write_all(&header).await.unwrap();
+    let mut tls = edge::tls_over(tcp, &certificate, b"http/1.1").await;
+    tls.write_all(request).await.unwrap();
+    let head = read_some(&mut endpoint.next().await).await;
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    assert!(head.contains("x-forwarded-for: 198.51.100.7\r\n"), "{head}");
 }

@@ -23,8 +23,8 @@ use std::time::Duration;
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointHealth, EndpointId, EndpointProtocol, EndpointTls,
     FailoverRule, Generation, IdBook, Location, Member, MemberHealth, OutReason, Pool, PoolId,
-    Ratio, Region, RegionId, Snapshot, Source, Standing, Target, Timestamp, Topology, Verdict,
-    Weight,
+    ProxyVersion, Ratio, Region, RegionId, Snapshot, Source, Standing, Target, Timestamp, Topology,
+    Verdict, Weight,
 };
 
 /// The pool that a world has when the test names none.
@@ -73,6 +73,7 @@ struct EndpointPlan {
     az: Option<Arc<str>>,
     protocol: EndpointProtocol,
     tls: Option<EndpointTls>,
+    proxy_protocol: Option<ProxyVersion>,
 }
 
 impl Default for World {
@@ -200,6 +201,7 @@ impl World {
             az: None,
             protocol: EndpointProtocol::Http1,
             tls: None,
+            proxy_protocol: None,
         });
         self
     }
@@ -232,6 +234,15 @@ impl World {
     pub fn tls(mut self, tls: &EndpointTls) -> Self {
         for endpoint in &mut self.member().endpoints {
             endpoint.tls = Some(tls.clone());
+        }
+        self
+    }
+
+    /// All endpoints of the region are told who the client is, in this version.
+    #[must_use]
+    pub fn proxy_protocol(mut self, version: ProxyVersion) -> Self {
+        for endpoint in &mut self.member().endpoints {
+            endpoint.proxy_protocol = Some(version);
         }
         self
     }
@@ -447,6 +458,7 @@ impl Built {
             weight: plan.weight,
             protocol: plan.protocol,
             tls: plan.tls.clone(),
+            proxy_protocol: plan.proxy_protocol,
         });
         let addresses: Arc<[SocketAddr]> = match &plan.target {
             Target::Address(address) => Arc::new([*address]),
@@ -520,6 +532,7 @@ fn made_up_endpoint(region: RegionId, pool: usize, index: usize, verdict: Verdic
         az: None,
         protocol: EndpointProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
     }
 }
 

@@ -8,11 +8,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sealane_model::Failure;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Addresses that one probe tries. An endpoint with more is judged by its first ones.
 const ADDRESSES_TRIED_MAX: usize = 4;
+
+/// Says who the client is where the endpoint wants to be told: nobody but ourselves.
+pub(crate) async fn introduce(stream: &mut TcpStream, header: &[u8]) -> Result<(), Failure> {
+    let written = stream.write_all(header).await;
+    written.map_err(|error| why(&error))
+}
 
 /// A connection, and how long the three-way handshake took.
 pub(crate) struct Connected {

@@ -33,6 +33,8 @@ pub(crate) const HEAD_READ_MAX: usize = 64 * 1024;
 pub(crate) struct HttpProbe {
     pub(crate) protocol: EndpointProtocol,
     pub(crate) tls: Option<HttpTls>,
+    /// What the endpoint wants to be told before anything else; empty if nothing.
+    pub(crate) header: &'static [u8],
     /// For the `Host` header, with the port where it is not the scheme's own.
     pub(crate) authority: String,
     pub(crate) path: Arc<str>,
@@ -63,9 +65,10 @@ pub(crate) async fn probe(probe: &HttpProbe, addresses: &[SocketAddr], limit: Du
     }
 }
 
-async fn ask(probe: &HttpProbe, stream: TcpStream) -> Result<Duration, Failure> {
+async fn ask(probe: &HttpProbe, mut stream: TcpStream) -> Result<Duration, Failure> {
     // Only latency is lost where this fails.
     let _ = stream.set_nodelay(true);
+    connect::introduce(&mut stream, probe.header).await?;
     match &probe.tls {
         None => ask_over(probe, stream).await,
         Some(HttpTls {

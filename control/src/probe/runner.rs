@@ -83,7 +83,8 @@ enum Job {
 #[derive(Debug)]
 enum What {
     Http(Box<HttpProbe>),
-    Tcp,
+    /// With what the endpoint wants to be told first.
+    Tcp(&'static [u8]),
     /// It cannot even be tried.
     Hopeless(Failure),
 }
@@ -206,7 +207,7 @@ impl Runner {
             body_contains,
         } = &probe.kind
         else {
-            return What::Tcp;
+            return What::Tcp(header(endpoint, probe));
         };
         let tls = match &endpoint.tls {
             None => None,
@@ -220,6 +221,7 @@ impl Runner {
         };
         What::Http(Box::new(HttpProbe {
             protocol: endpoint.protocol,
+            header: header(endpoint, probe),
             authority: match host {
                 Some(host) => host.to_string(),
                 None => authority(endpoint, probe.port),
@@ -229,6 +231,15 @@ impl Runner {
             expect: expect.clone(),
             body_contains: body_contains.clone(),
         }))
+    }
+}
+
+/// Who the client is: ourselves. Another port than the endpoint's own is taken to be for probes
+/// alone, and to want no such header.
+fn header(endpoint: &Endpoint, probe: &Probe) -> &'static [u8] {
+    match (endpoint.proxy_protocol, probe.port) {
+        (Some(version), None) => version.local_header(),
+        _ => &[],
     }
 }
 
@@ -259,7 +270,7 @@ async fn run(job: Job) -> Report {
             let begun = super::instant();
             let outcome = match what {
                 What::Http(probe) => http::probe(&probe, &addresses, limit).await,
-                What::Tcp => tcp::probe(&addresses, limit).await,
+                What::Tcp(header) => tcp::probe(&addresses, limit, header).await,
                 What::Hopeless(failure) => Outcome::Failed(failure),
             };
             let Started { endpoint, ticket } = started;

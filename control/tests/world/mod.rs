@@ -167,6 +167,7 @@ impl Plan {
             weight: Weight::DEFAULT,
             protocol: EndpointProtocol::Http1,
             tls: None,
+            proxy_protocol: None,
         }
     }
 }

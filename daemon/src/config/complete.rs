@@ -67,7 +67,7 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
 /// What is left out depends on what is spoken.
 fn complete_listener(listener: &mut ListenerSpec) {
     let kind = listener.protocol.as_ref().map(|protocol| protocol.value);
-    if kind != Some(ListenerKind::Tcp) {
+    if !matches!(kind, Some(ListenerKind::Tcp | ListenerKind::TlsPassthrough)) {
         return;
     }
     let timeouts = listener
@@ -292,6 +292,7 @@ fn complete_pool(pool: &mut PoolSpec) {
         complete_probe(&mut probe.value);
     }
     let protocol = pool.protocol.clone();
+    let proxy_protocol = pool.proxy_protocol.clone();
     let members = pool.regions.iter_mut().flat_map(|table| &mut table.value.0);
     for member in members.filter_map(|entry| entry.value.as_mut()) {
         let endpoints = member.value.endpoints.iter_mut();
@@ -299,6 +300,7 @@ fn complete_pool(pool: &mut PoolSpec) {
             let EndpointSpec {
                 address,
                 protocol: own,
+                proxy_protocol: own_proxy_protocol,
                 tls,
                 ..
             } = &mut endpoint.value;
@@ -306,6 +308,9 @@ fn complete_pool(pool: &mut PoolSpec) {
                 *own = protocol
                     .clone()
                     .map(|protocol| At::unwritten(protocol.value));
+            }
+            if own_proxy_protocol.is_none() {
+                *own_proxy_protocol = proxy_protocol.clone().map(|at| At::unwritten(at.value));
             }
             if let (Some(tls), Some(address)) = (tls, address)
                 && tls.value.server_name.is_none()

@@ -134,6 +134,8 @@ shape! {
         protocol: Protocol = "http",
         /// Speak TLS to all of its endpoints. What an endpoint says itself wins, key by key.
         tls: EndpointTlsSpec,
+        /// Tell endpoints who the client is, in a PROXY header before its first byte. For `tcp` and `tls_passthrough`.
+        proxy_protocol: ProxyProtocolWord = "none",
         /// What the pool has in each region.
         regions: Table<MemberSpec> = required,
         /// How endpoints are checked. A TCP probe when left out.
@@ -144,6 +146,18 @@ shape! {
         failover: FailoverSpec = "{}",
     }
     later ["balance", "ejection", "tier", "concurrency", "discovery", "sticky", "role"]
+}
+
+choice! {
+    /// Whether, and how, an endpoint is told who the client is.
+    ProxyProtocolWord {
+        /// It is not.
+        None = "none",
+        /// One line of text.
+        V1 = "v1",
+        /// Binary.
+        V2 = "v2",
+    }
 }
 
 choice! {
@@ -211,10 +225,12 @@ shape! {
         weight: WeightNumber = "100",
         /// How HTTP is spoken to it. The pool's when left out.
         protocol: Protocol,
+        /// Tell it who the client is. The pool's when left out.
+        proxy_protocol: ProxyProtocolWord,
         /// Speak TLS to it, and how both sides prove who they are. The pool's when left out.
         tls: EndpointTlsSpec,
     }
-    later ["role", "capacity", "backup", "tags", "proxy_protocol"]
+    later ["role", "capacity", "backup", "tags"]
 }
 
 shape! {
@@ -400,20 +416,24 @@ shape! {
     ListenerSpec {
         /// Addresses with ports.
         bind: OneOrMany<Bind> = required,
-        /// `http` (also HTTP/2 by prior knowledge), `https` (HTTP/1.1 and HTTP/2 over TLS) or `tcp`.
+        /// `http` (also HTTP/2 by prior knowledge), `https` (HTTP/1.1 and HTTP/2 over TLS), `tcp` or `tls_passthrough` (TLS that the endpoints speak).
         protocol: ListenerKind = "http",
         /// For `https`: chosen by server name; the first one is for clients that send none.
         certificates: List<CertificateSpec>,
         /// For `https`: which versions are spoken, and what is asked of clients.
         tls: ListenerTlsSpec,
-        /// For `tcp`: the pool that serves.
+        /// For `tcp`: the pool that serves. For `tls_passthrough`: that serves the names which are not in `sni`, and clients that send none; they are refused when left out.
         pool: Text,
-        /// For `tcp`: time limits of sessions.
+        /// For `tls_passthrough`: pools by the server name that clients ask for.
+        sni: List<SniSpec>,
+        /// For `tcp` and `tls_passthrough`: time limits of sessions.
         timeouts: SessionTimeoutsSpec,
-        /// For `tcp`: what becomes of sessions whose endpoint goes down. `keep` when left out.
+        /// For `tcp` and `tls_passthrough`: what becomes of sessions whose endpoint goes down. `keep` when left out.
         on_down: OnDownWord,
+        /// Connections that begin with a PROXY header, which says whom they are from.
+        proxy_protocol: SendersSpec,
     }
-    later ["role", "proxy_protocol", "alpn", "limits", "sni", "quic"]
+    later ["role", "alpn", "limits", "quic"]
 }
 
 choice! {
@@ -423,8 +443,29 @@ choice! {
         Https = "https",
         /// Bytes as they come.
         Tcp = "tcp",
+        /// Bytes as they come, after the server name was looked at.
+        TlsPassthrough = "tls_passthrough",
     }
     later ["udp", "tls", "h3", "quic"]
+}
+
+shape! {
+    /// A server name, and the pool that speaks TLS for it.
+    SniSpec {
+        /// `db.example.com`, or `*.example.com` for any number of labels before it.
+        r#match: Text = required,
+        /// The pool that serves.
+        pool: Text = required,
+    }
+    later ["alpn"]
+}
+
+shape! {
+    /// Who says in a PROXY header whom a connection is from (versions 1 and 2).
+    SendersSpec {
+        /// Their networks: from there a header must come, from elsewhere none is read.
+        from: List<Net> = required,
+    }
 }
 
 shape! {
@@ -432,7 +473,7 @@ shape! {
     SessionTimeoutsSpec {
         /// For one connection to an endpoint.
         connect: Limit = "1s",
-        /// Without a byte either way. `1h` for `tcp` when left out.
+        /// Without a byte either way. `1h` for `tcp` and `tls_passthrough` when left out.
         idle: SessionPeriod,
         /// Whatever moves. No limit when left out.
         lifetime: SessionPeriod,
@@ -743,7 +784,7 @@ shape! {
         keep_alive: Limit = "60s",
         /// Concurrent HTTP/2 streams of one connection.
         streams: Whole<1, 10_000> = "100",
-        /// For the TLS handshake.
+        /// For the TLS handshake, and for a PROXY header or a server name before it.
         handshake_timeout: Limit = "10s",
     }
     later ["rate", "bandwidth", "connections_per_client", "requests"]

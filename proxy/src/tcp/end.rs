@@ -17,12 +17,16 @@ pub(crate) enum End {
     EndpointDown,
     /// No endpoint could be connected to.
     NoEndpoint,
+    /// A lawful ClientHello did not come, or not in time.
+    BadHello,
+    /// Nobody serves the server name that the client asks for.
+    UnknownName,
     /// The proxy itself ended.
     CutOff,
 }
 
 impl End {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Finished,
         Self::ClientReset,
         Self::EndpointReset,
@@ -30,6 +34,8 @@ impl End {
         Self::Lifetime,
         Self::EndpointDown,
         Self::NoEndpoint,
+        Self::BadHello,
+        Self::UnknownName,
         Self::CutOff,
     ];
 
@@ -42,6 +48,8 @@ impl End {
             Self::Lifetime => "lifetime",
             Self::EndpointDown => "endpoint_down",
             Self::NoEndpoint => "no_endpoint",
+            Self::BadHello => "bad_hello",
+            Self::UnknownName => "unknown_name",
             Self::CutOff => "cut_off",
         }
     }

@@ -7,30 +7,34 @@
 pub(crate) mod end;
 pub(crate) mod outcome;
 pub(crate) mod relay;
+pub mod sni;
 pub(crate) mod splice;
 pub(crate) mod watch;
 
 use std::future::pending;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_model::{EndpointId, Failure, Observation, Outcome, Source};
+use bytes::BufMut as _;
+use sealane_model::{EndpointId, Failure, Observation, Outcome, ProxyVersion, Source};
 use sealane_steering::{ClientPlace, How};
 use smallvec::SmallVec;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::{Destination, OnDown, SessionRule};
+use crate::config::{Destination, ListenerProtocol, OnDown, SessionRule};
 use crate::http::connect::{failure_of_connect, prepare};
-use crate::listener::ListenerRule;
+use crate::listener::{Caller, ListenerRule};
+use crate::proxy_protocol::{Addresses, compose};
 use crate::random;
 use crate::upstream::{LoadGuard, SelectAsk, Selected, Tried, select};
 use crate::worker::Worker;
 use end::End;
 use outcome::Session;
 use relay::{Ended, Patience};
+use sni::{ClientHello, HELLO_BYTES_MAX, HelloError};
 use watch::is_down;
 
 /// Endpoints that one session tries. A client that waits for three connections to fail has waited
@@ -40,15 +44,93 @@ pub(crate) const TRIES_MAX: usize = 3;
 /// Sees a client's connection to its end.
 pub(crate) async fn serve(
     client: TcpStream,
-    from: SocketAddr,
+    caller: Caller,
     rule: Arc<ListenerRule>,
-    to: &Destination,
-    how: &SessionRule,
     worker: &Rc<Worker>,
 ) {
-    let mut session = Session::begin(from, rule);
+    let mut session = Session::begin(caller, Arc::clone(&rule));
     let mut client = Side::new(client);
-    session.end = run(&mut client, &mut session, to, how, worker).await;
+    session.end = match &rule.protocol {
+        ListenerProtocol::Tcp { to, how } => {
+            run(&mut client, &mut session, to, how, Vec::new(), worker).await
+        }
+        ListenerProtocol::TlsPassthrough { how, .. } => {
+            match by_name(&mut client, &mut session, &rule, worker).await {
+                Ok((to, hello)) => run(&mut client, &mut session, to, how, hello, worker).await,
+                Err(end) => end,
+            }
+        }
+        // Its connections are no sessions.
+        ListenerProtocol::Http | ListenerProtocol::Https(_) => End::NoEndpoint,
+    };
+}
+
+/// Who serves the server name that the client asks for, and what it has said so far.
+async fn by_name<'r>(
+    client: &mut Side,
+    session: &mut Session,
+    rule: &'r ListenerRule,
+    worker: &Worker,
+) -> Result<(&'r Destination, Vec<u8>), End> {
+    let within = worker.shared.rules.load().config.limits.handshake_timeout;
+    let mut bytes = Vec::new();
+    let reading = timeout(within, read_hello(&mut client.stream, &mut bytes));
+    let hello = match reading.await.unwrap_or(Err(NoHello::Late)) {
+        Ok(hello) => hello,
+        Err(reason) => {
+            tracing::debug!(listener = &*rule.name, "no ClientHello: {reason}");
+            if let NoHello::Unlawful(HelloError::Malformed(_) | HelloError::TooLong) = reason {
+                client.refuse(Alert::DecodeError).await;
+            }
+            return Err(End::BadHello);
+        }
+    };
+    session.server_name = hello.server_name;
+    let name = session.server_name.as_deref();
+    match rule.names.as_ref().and_then(|names| names.find(name)) {
+        Some(to) => Ok((to, bytes)),
+        None => {
+            client.refuse(Alert::UnrecognizedName).await;
+            Err(End::UnknownName)
+        }
+    }
+}
+
+/// Room for what browsers send.
+const HELLO_BYTES_USUAL: usize = 2 * 1024;
+
+/// Reads into `bytes`, at most [`HELLO_BYTES_MAX`], until they hold a ClientHello.
+async fn read_hello(client: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<ClientHello, NoHello> {
+    loop {
+        let room = HELLO_BYTES_MAX - bytes.len();
+        bytes.reserve(room.min(HELLO_BYTES_USUAL));
+        if client.read_buf(&mut bytes.limit(room)).await? == 0 {
+            return Err(NoHello::Ended);
+        }
+        if let Some(hello) = sni::parse(bytes)? {
+            return Ok(hello);
+        }
+    }
+}
+
+/// Why there is no ClientHello.
+#[derive(Debug, thiserror::Error)]
+enum NoHello {
+    #[error("{0}")]
+    Unlawful(#[from] HelloError),
+    #[error("the client ended before it")]
+    Ended,
+    #[error("the connection broke")]
+    Broken(#[from] std::io::Error),
+    #[error("it took too long")]
+    Late,
+}
+
+/// Of those that TLS knows (RFC 8446 §6).
+#[derive(Clone, Copy, Debug)]
+enum Alert {
+    DecodeError = 50,
+    UnrecognizedName = 112,
 }
 
 async fn run(
@@ -56,15 +138,23 @@ async fn run(
     session: &mut Session,
     to: &Destination,
     how: &SessionRule,
+    said: Vec<u8>,
     worker: &Rc<Worker>,
 ) -> End {
     if let Err(error) = prepare(&client.stream) {
         tracing::debug!("client left: {error}");
         return End::ClientReset;
     }
-    let Some(mut opened) = connect(session, to, how, worker).await else {
+    let said = Said {
+        client: &client.stream,
+        bytes: said,
+    };
+    let Some(mut opened) = connect(session, to, how, &said, worker).await else {
         return End::NoEndpoint;
     };
+    session.moved.from_client += said.bytes.len() as u64;
+    // Not held while the session lasts.
+    drop(said);
     let Ok(stop) = watch(&opened, how, worker) else {
         return End::EndpointDown;
     };
@@ -88,6 +178,36 @@ async fn run(
     End::from(ended)
 }
 
+/// A client that waits for an endpoint, and what it has said so far.
+struct Said<'a> {
+    client: &'a TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Said<'_> {
+    /// What an endpoint is to be sent first.
+    fn opening(&self, version: Option<ProxyVersion>, caller: Caller) -> Vec<u8> {
+        let mut opening = version.map_or_else(Vec::new, |version| self.header(version, caller));
+        opening.extend_from_slice(&self.bytes);
+        opening
+    }
+
+    fn header(&self, version: ProxyVersion, caller: Caller) -> Vec<u8> {
+        let own_address = || self.client.local_addr().ok();
+        let Some(destination) = caller.destination.or_else(own_address) else {
+            return version.local_header().to_vec();
+        };
+        let source = caller.source;
+        compose(
+            version,
+            Addresses {
+                source,
+                destination,
+            },
+        )
+    }
+}
+
 /// One side's connection. Unless it ended well its peer sees it break (RST): an end would say that
 /// what came was all there is.
 struct Side {
@@ -101,6 +221,14 @@ impl Side {
             stream,
             ended_well: false,
         }
+    }
+
+    /// Tells a TLS client why, which a break would not let it read.
+    async fn refuse(&mut self, alert: Alert) {
+        // A record of type alert, TLS 1.0 as far as anybody cares, two bytes: fatal, and why.
+        let record = [21, 3, 1, 0, 2, 2, alert as u8];
+        let written = self.stream.write_all(&record).await;
+        self.ended_well = written.is_ok() && self.stream.shutdown().await.is_ok();
     }
 }
 
@@ -127,18 +255,19 @@ async fn connect(
     session: &mut Session,
     to: &Destination,
     how: &SessionRule,
+    said: &Said<'_>,
     worker: &Worker,
 ) -> Option<Opened> {
     let shared = &worker.shared;
     let place = {
         let rules = shared.rules.load();
-        let address = session.client.ip().to_canonical();
+        let address = session.caller.source.ip();
         ClientPlace::locate(address, How::Connection, &rules.config.geo)
     };
     let key = random::number();
     let mut tried: SmallVec<[Tried; TRIES_MAX]> = SmallVec::new();
     while tried.len() < TRIES_MAX {
-        let (selected, was_down) = {
+        let (selected, was_down, version) = {
             let world = shared.world.load();
             let ask = SelectAsk {
                 pool: to.pool,
@@ -156,13 +285,16 @@ async fn connect(
                 }
             };
             let was_down = is_down(&world, selected.endpoint);
-            (selected, was_down)
+            let endpoint = world.topology.endpoint(selected.endpoint);
+            let version = endpoint.and_then(|endpoint| endpoint.proxy_protocol);
+            (selected, was_down, version)
         };
+        let opening = said.opening(version, session.caller);
         session.attempts += 1;
         session.metrics().attempt(&selected);
         session.selected = Some(selected.clone());
         let load = shared.loads.begin(selected.endpoint);
-        let failure = match dial(&selected, how.timeouts.connect).await {
+        let failure = match dial(&selected, &opening, how.timeouts.connect).await {
             Ok(stream) => {
                 return Some(Opened {
                     side: Side::new(stream),
@@ -189,10 +321,12 @@ async fn connect(
     None
 }
 
-async fn dial(selected: &Selected, within: Duration) -> Result<TcpStream, Failure> {
+/// Connects and sends `opening`: until then nothing is lost where it fails.
+async fn dial(selected: &Selected, opening: &[u8], within: Duration) -> Result<TcpStream, Failure> {
     let connecting = async {
-        let stream = TcpStream::connect(selected.address).await?;
+        let mut stream = TcpStream::connect(selected.address).await?;
         prepare(&stream)?;
+        stream.write_all(opening).await?;
         Ok(stream)
     };
     match timeout(within, connecting).await {

@@ -2,7 +2,6 @@
 //!
 //! Settled when it is dropped, so that one that was cut off is not forgotten. Never waits.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use super::end::End;
 use super::relay::{Ended, Moved};
 use crate::clock;
-use crate::listener::ListenerRule;
+use crate::listener::{Caller, ListenerRule};
 use crate::metrics::SessionMetrics;
 use crate::upstream::Selected;
 
@@ -36,8 +35,10 @@ impl From<Ended> for End {
 
 /// What is known of one session.
 pub(crate) struct Session {
-    pub(crate) client: SocketAddr,
+    pub(crate) caller: Caller,
     pub(crate) started: Instant,
+    /// What a TLS client asked for in the clear.
+    pub(crate) server_name: Option<String>,
     /// The last one tried.
     pub(crate) selected: Option<Selected>,
     pub(crate) attempts: u32,
@@ -48,11 +49,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn begin(client: SocketAddr, rule: Arc<ListenerRule>) -> Self {
+    pub(crate) fn begin(caller: Caller, rule: Arc<ListenerRule>) -> Self {
         let started = clock::now();
         Self {
-            client,
+            caller,
             started,
+            server_name: None,
             selected: None,
             attempts: 0,
             moved: Moved::default(),
@@ -87,8 +89,9 @@ impl Session {
         let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
         tracing::info!(
             target: "sealane::access",
-            client = %self.client.ip().to_canonical(),
+            client = %self.caller.source.ip(),
             listener = &*self.rule.name,
+            server_name = self.server_name.as_deref(),
             bytes_received = self.moved.from_client,
             bytes_sent = self.moved.from_endpoint,
             pool = selected.map(|selected| &*selected.pool_name),

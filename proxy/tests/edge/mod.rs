@@ -36,6 +36,7 @@ pub(crate) fn listener(name: &str, protocol: ListenerProtocol) -> Listener {
         name: name.into(),
         bind: vec![any_port()],
         protocol,
+        senders: Vec::new(),
     }
 }
 
@@ -219,6 +220,16 @@ pub(crate) async fn connect_tls(
     certificate: &CertificatePem,
     alpn: &[u8],
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    tls_over(tcp, certificate, alpn).await
+}
+
+/// The same over a connection that was used already.
+pub(crate) async fn tls_over(
+    tcp: TcpStream,
+    certificate: &CertificatePem,
+    alpn: &[u8],
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = rustls::RootCertStore::empty();
     let root = rustls::pki_types::CertificateDer::from_pem_slice(&certificate.chain).unwrap();
@@ -230,7 +241,6 @@ pub(crate) async fn connect_tls(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let tcp = TcpStream::connect(address).await.unwrap();
     let name = rustls::pki_types::ServerName::try_from("x.test").unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     connector.connect(name, tcp).await.unwrap()

@@ -74,6 +74,7 @@ async fn converse(
 
 fn plain() -> HttpProbe {
     HttpProbe {
+        header: &[],
         protocol: EndpointProtocol::Http1,
         tls: None,
         authority: "api.test:8080".to_owned(),
@@ -162,7 +163,7 @@ async fn a_port_that_nobody_listens_on_is_refused_at_once() {
         Failure::Refused
     );
     assert_eq!(
-        failure(crate::probe::tcp::probe(&[address], LIMIT).await),
+        failure(crate::probe::tcp::probe(&[address], LIMIT, &[]).await),
         Failure::Refused
     );
 }
@@ -178,7 +179,7 @@ async fn a_black_hole_fails_when_its_time_is_over_and_not_later() {
 
     assert_eq!(failure(outcome), Failure::TimedOut);
     assert!(begun.elapsed() >= SHORT && begun.elapsed() < SHORT * 10);
-    assert_passed(&crate::probe::tcp::probe(&[address], LIMIT).await);
+    assert_passed(&crate::probe::tcp::probe(&[address], LIMIT, &[]).await);
 }
 
 #[tokio::test]
@@ -350,4 +351,36 @@ fn a_head_that_cannot_be_written_is_a_failure_and_no_panic() {
     assert_eq!(request(&probe).unwrap_err().as_str(), "protocol");
     probe.protocol = EndpointProtocol::Http2;
     assert_eq!(request(&probe).unwrap_err().as_str(), "protocol");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_wants_a_proxy_header_is_told_that_nobody_is_behind_the_probe() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    for version in [
+        sealane_model::ProxyVersion::V1,
+        sealane_model::ProxyVersion::V2,
+    ] {
+        let header = version.local_header();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut wanting = JoinSet::new();
+        wanting.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut told = vec![0; header.len()];
+            stream.read_exact(&mut told).await.unwrap();
+            assert_eq!(told, header);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut told = Vec::new();
+            stream.read_to_end(&mut told).await.unwrap();
+            assert_eq!(told, header);
+        });
+        let mut plain = plain();
+        plain.header = header;
+
+        assert_passed(&probe(&plain, &[address], LIMIT).await);
+        assert_passed(&crate::probe::tcp::probe(&[address], LIMIT, header).await);
+        wanting.join_next().await.unwrap().unwrap();
+    }
 }

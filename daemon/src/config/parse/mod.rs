@@ -119,6 +119,8 @@ struct KnownPool {
     used: bool,
     /// Where its first endpoint is that is spoken to over TLS.
     tls: Option<Span>,
+    /// Where it first says that an endpoint is told who the client is.
+    proxy_protocol: Option<Span>,
 }
 
 impl Parser<'_> {

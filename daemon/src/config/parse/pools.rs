@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use sealane_control::config::{Probe, ProbeKind};
 use sealane_model::{
     Addresses, AllDown, CertificatePem, Endpoint, EndpointId, EndpointProtocol, EndpointTls,
-    FailoverRule, Member, Pool, PoolId, Ratio, RegionId, Roots, Target, Weight,
+    FailoverRule, Member, Pool, PoolId, ProxyVersion, Ratio, RegionId, Roots, Target, Weight,
 };
 use sealane_proxy::tls::ServerTls;
 use sealane_steering::{SteeringPolicy, Weights};
@@ -21,8 +21,8 @@ use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
     AddressesSpec, AllDownSpec, CertificateSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec,
-    FallbackSpec, HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol, SteeringSpec,
-    TcpProbeSpec, WeightNumber,
+    FallbackSpec, HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol,
+    ProxyProtocolWord, SteeringSpec, TcpProbeSpec, WeightNumber,
 };
 use super::super::unit::{Ip, Reach, Text, print_duration};
 use super::tls::certificate_mistake;
@@ -57,6 +57,7 @@ impl Parser<'_> {
                 span: entry.name.span,
                 used: false,
                 tls: entry.value.as_ref().and_then(first_tls),
+                proxy_protocol: entry.value.as_ref().and_then(first_told),
             };
             self.pools.insert(entry.name.value.clone(), known);
         }
@@ -74,7 +75,8 @@ impl Parser<'_> {
             span,
             broken,
             protocol,
-            tls: _, // handed down to the endpoints
+            tls: _,            // handed down to the endpoints
+            proxy_protocol: _, // each endpoint has it
             regions,
             probe,
             steering,
@@ -232,6 +234,7 @@ impl Parser<'_> {
             az,
             weight,
             protocol,
+            proxy_protocol,
             tls,
         } = &spec.value;
         let reach = &address.as_ref()?.value;
@@ -268,6 +271,11 @@ impl Parser<'_> {
                 Protocol::H2 => EndpointProtocol::Http2,
             },
             tls,
+            proxy_protocol: match proxy_protocol.as_ref()?.value {
+                ProxyProtocolWord::None => None,
+                ProxyProtocolWord::V1 => Some(ProxyVersion::V1),
+                ProxyProtocolWord::V2 => Some(ProxyVersion::V2),
+            },
         })
     }
 
@@ -629,6 +637,19 @@ impl Parser<'_> {
 
 /// Where the pool's first endpoint is that is spoken to over TLS.
 fn first_tls(pool: &At<PoolSpec>) -> Option<Span> {
+    first(pool, |endpoint| Some(endpoint.tls.as_ref()?.span))
+}
+
+/// Where the pool first says that an endpoint is told who the client is.
+fn first_told(pool: &At<PoolSpec>) -> Option<Span> {
+    let of_pool = pool.value.proxy_protocol.as_ref()?.span;
+    first(pool, |endpoint| {
+        let said = endpoint.proxy_protocol.as_ref()?;
+        (said.value != ProxyProtocolWord::None).then(|| said.span.or(of_pool))
+    })
+}
+
+fn first<T>(pool: &At<PoolSpec>, what: impl Fn(&EndpointSpec) -> Option<T>) -> Option<T> {
     let members = pool
         .value
         .regions
@@ -637,7 +658,7 @@ fn first_tls(pool: &At<PoolSpec>) -> Option<Span> {
     let members = members.filter_map(|entry| entry.value.as_ref());
     let lists = members.filter_map(|member| member.value.endpoints.as_ref());
     let mut endpoints = lists.flat_map(|list| list.value.iter());
-    endpoints.find_map(|endpoint| Some(endpoint.value.tls.as_ref()?.span))
+    endpoints.find_map(|endpoint| what(&endpoint.value))
 }
 
 fn weight_of(weight: Option<&At<WeightNumber>>) -> Option<Weight> {

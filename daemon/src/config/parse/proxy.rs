@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
-use sealane_model::Ratio;
+use ipnet::IpNet;
+use sealane_model::{PoolId, Ratio};
 use sealane_proxy::config::{
     Destination, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, OnDown, RetryPolicy,
     Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
+use sealane_steering::SteeringPolicy;
 
 use super::super::decode::{At, List, Table, nearest};
 use super::super::error::Mistake;
 use super::super::source::Span;
 use super::super::spec::{
     LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec, RouteSpec,
-    SessionTimeoutsSpec, TimeoutsSpec,
+    SendersSpec, SessionTimeoutsSpec, SniSpec, TimeoutsSpec,
 };
 use super::super::unit::{Text, host_name, print_duration};
 use super::Parser;
@@ -43,6 +45,8 @@ impl Parser<'_> {
             pool: _,
             timeouts: _,
             on_down: _,
+            sni: _,
+            proxy_protocol,
         } = &spec.value;
         let bind = bind.as_ref()?;
         if bind.value.is_empty() && !broken {
@@ -59,11 +63,16 @@ impl Parser<'_> {
             ListenerKind::Http => Some(ListenerProtocol::Http),
             ListenerKind::Https => self.https(name, &spec.value),
             ListenerKind::Tcp => self.tcp(name, &spec.value),
+            ListenerKind::TlsPassthrough => self.tls_passthrough(name, &spec.value),
         };
         Some(Listener {
             name: name.as_str().into(),
             bind: bind.value.iter().map(|at| at.value.0).collect(),
             protocol: protocol.filter(|_| !misplaced)?,
+            senders: match proxy_protocol {
+                Some(senders) => self.senders(senders)?,
+                None => Vec::new(),
+            },
         })
     }
 
@@ -102,6 +111,14 @@ impl Parser<'_> {
             ("timeouts", spec.timeouts.as_ref().map(|at| at.span)),
             ("on_down", spec.on_down.as_ref().map(|at| at.span)),
         ];
+        if kind != ListenerKind::TlsPassthrough
+            && let Some(sni) = &spec.sni
+        {
+            let message = format!("a listener of `{word}` has no `sni`");
+            let mistake = Mistake::new(sni.span, message);
+            self.notes
+                .mistake(mistake.help("server names lead to pools under `tls_passthrough`"));
+        }
         for (key, span) in of_sessions {
             if is_http && let Some(span) = span {
                 let message = format!("a listener of `{word}` has no `{key}`");
@@ -136,6 +153,104 @@ impl Parser<'_> {
             to: self.destination(pool)?,
             how: session_rule(spec)?,
         })
+    }
+
+    fn tls_passthrough(
+        &mut self,
+        name: &At<String>,
+        spec: &ListenerSpec,
+    ) -> Option<ListenerProtocol> {
+        let listed = spec
+            .sni
+            .as_ref()
+            .map_or(0, |list| list.value.iter().count());
+        if listed == 0 && spec.pool.is_none() {
+            let message = format!("the listener `{}` leads nowhere", name.value);
+            self.lacks(spec, message, "`sni: [{ match: NAME, pool: NAME }]`");
+            return None;
+        }
+        let mut names = Vec::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
+        for entry in spec.sni.iter().flat_map(|list| list.value.iter()) {
+            let SniSpec {
+                span: _,
+                broken: _,
+                r#match,
+                pool,
+            } = &entry.value;
+            let pattern = r#match
+                .as_ref()
+                .and_then(|at| self.server_name(at, &mut seen));
+            let to = pool.as_ref().and_then(|pool| self.destination(pool));
+            names.extend(pattern.zip(to));
+        }
+        let otherwise = match &spec.pool {
+            Some(pool) => Some(self.destination(pool)?),
+            None => None,
+        };
+        (names.len() == listed).then_some(ListenerProtocol::TlsPassthrough {
+            names,
+            otherwise,
+            how: session_rule(spec)?,
+        })
+    }
+
+    fn server_name(
+        &mut self,
+        at: &At<Text>,
+        seen: &mut HashMap<String, Span>,
+    ) -> Option<HostPattern> {
+        let text = at.0.as_str();
+        let (pattern, key) = if let Some(name) = text.strip_prefix("*.").and_then(host_name) {
+            let suffix = format!(".{name}");
+            (HostPattern::Suffix(suffix.as_str().into()), suffix)
+        } else if let Some(name) = host_name(text) {
+            (HostPattern::Exact(name.as_str().into()), name)
+        } else {
+            let message = format!(
+                "no client asks for the server name `{}`",
+                text.escape_debug()
+            );
+            let mut mistake = Mistake::new(at.span, message)
+                .expected("`db.example.com`, or `*.example.com` for names below it");
+            if text == "*" {
+                mistake = mistake.help("the listener's `pool` serves all other names");
+            }
+            self.notes.mistake(mistake);
+            return None;
+        };
+        if let Some(first) = seen.insert(key, at.span) {
+            let message = format!(
+                "the server name `{}` stands here twice",
+                text.escape_debug()
+            );
+            self.notes
+                .mistake(Mistake::new(at.span, message).related(first, "first here"));
+        }
+        Some(pattern)
+    }
+
+    fn senders(&mut self, spec: &At<SendersSpec>) -> Option<Vec<IpNet>> {
+        let SendersSpec {
+            span: _,
+            broken,
+            from,
+        } = &spec.value;
+        let from = from.as_ref()?;
+        let nets: Vec<IpNet> = from.value.iter().map(|net| net.value.0).collect();
+        if nets.is_empty() && !broken {
+            self.notes.mistake(
+                Mistake::new(from.span, "a PROXY header is read from nobody")
+                    .help("name the load balancers' networks, or leave `proxy_protocol` out"),
+            );
+            return None;
+        }
+        if let Some(open) = nets.iter().find(|net| net.prefix_len() == 0) {
+            let message =
+                format!("{open} is everybody: whoever reaches this listener names its own address");
+            self.notes.warn(from.span, message);
+        }
+        Some(nets)
     }
 
     /// The pool that serves sessions.
@@ -232,7 +347,7 @@ impl Parser<'_> {
             body_max,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
-        let pool = pool.as_ref().and_then(|pool| self.pool(pool));
+        let pool = pool.as_ref().and_then(|pool| self.pool_for_requests(pool));
         let timeouts = timeouts.as_ref().and_then(|spec| self.timeouts(spec));
         let (pool, steering) = pool?;
         Some(Route {
@@ -244,6 +359,26 @@ impl Parser<'_> {
             retry: retry_policy(retry.as_ref()?)?,
             body_max: body_max.as_ref()?.value.0,
         })
+    }
+
+    fn pool_for_requests(&mut self, name: &At<Text>) -> Option<(PoolId, Arc<SteeringPolicy>)> {
+        let found = self.pool(name)?;
+        if let Some(told) = self
+            .pools
+            .get(&name.0)
+            .and_then(|known| known.proxy_protocol)
+        {
+            let message = format!(
+                "the pool `{}` wants PROXY headers, which requests do not have",
+                name.0
+            );
+            self.notes.mistake(
+                Mistake::new(name.span, message).related(told, "here").help(
+                    "clients share connections to endpoints; X-Forwarded-For says who each request is from",
+                ),
+            );
+        }
+        Some(found)
     }
 
     fn route_match(&mut self, spec: &At<MatchSpec>) -> Option<RouteMatch> {

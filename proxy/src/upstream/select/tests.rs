@@ -386,6 +386,7 @@ fn named_endpoints(addresses: &[&[&str]]) -> Snapshot {
         weight: Weight::DEFAULT,
         protocol: EndpointProtocol::Http1,
         tls: None,
+        proxy_protocol: None,
     };
     let health = |(id, addresses): (&EndpointId, &&[&str])| {
         let health = EndpointHealth {
