@@ -12,7 +12,7 @@ CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
-TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat
+TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat pebble
 
 .PHONY: demo test test-slow check fmt clippy doc release load-failover fuzz needs-build needs-test
 

@@ -208,7 +208,8 @@ impl Plan {
                 track.next = (now + pause).max(track.quiet_until);
             }
         }
-        self.certificates.get(names).map(|track| track.next)
+        let next = self.certificates.get(names).map(|track| track.next);
+        next.map(|next| next.max(self.quiet_until))
     }
 
     /// What is held of each certificate that is wanted.

@@ -21,6 +21,7 @@ use sealane_steering::Decision;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::certificates::Certificates;
 use crate::config::Rules;
 use crate::handover::{Estate, Inheritance, Kind, Label, Room};
 use crate::successor::Left;
@@ -31,6 +32,7 @@ pub struct App {
     proxy: Arc<Proxy>,
     dns: Arc<Dns>,
     control: ControlThread,
+    certificates: Certificates,
     admin: Admin,
     phase: watch::Sender<Phase>,
     explainer: Arc<Explainer>,
@@ -77,6 +79,7 @@ impl App {
             proxy,
             dns,
             control,
+            acme,
             ..
         } = rules;
         let admin_config = control.admin.clone();
@@ -131,10 +134,13 @@ impl App {
         };
         let admin = Admin::new(bound, admin_config, deps).map_err(StartError::Thread)?;
         let (proxy, dns) = (Arc::new(proxy), Arc::new(dns));
+        let certificates = Certificates::spawn(proxy.clone()).map_err(StartError::Thread)?;
+        certificates.want_at_once(acme);
         Ok(Self {
             proxy,
             dns,
             control,
+            certificates,
             admin,
             phase,
             explainer,
@@ -168,6 +174,7 @@ impl App {
     /// A thread cannot be started.
     pub fn open(&self) -> Result<(), StartError> {
         self.proxy.start().map_err(StartError::Thread)?;
+        self.certificates.begin();
         self.dns.start().map_err(StartError::Thread)?;
         self.explainer.open(self.proxy.clone(), self.dns.clone());
         self.phase.send_replace(Phase::Serving);
@@ -205,6 +212,7 @@ impl App {
             proxy,
             dns,
             control,
+            acme,
             ..
         } = rules;
         let proxy = self.proxy.prepare(proxy).map_err(StartError::Proxy)?;
@@ -216,6 +224,7 @@ impl App {
             .replace(both)
             .await
             .map_err(|_| StartError::ControlGone)?;
+        self.certificates.want(acme).await;
         self.proxy.replace_rules(proxy);
         self.dns.replace_rules(dns);
         self.admin.replace(&control.admin);
@@ -281,6 +290,7 @@ impl App {
     /// Returns how many connections had to be cut.
     pub async fn stop(self, deadline: Duration) -> usize {
         self.phase.send_replace(Phase::Draining);
+        self.certificates.stop().await;
         let dns = self.dns.clone();
         let dns_stopped = tokio::task::spawn_blocking(move || dns.stop(deadline));
         let cut = self.proxy.drain(deadline).await;

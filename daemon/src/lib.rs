@@ -5,6 +5,7 @@
 
 pub mod admin_client;
 pub mod app;
+mod certificates;
 pub mod cli;
 pub mod config;
 pub mod demo;

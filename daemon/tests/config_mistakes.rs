@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sealane::config::{Loaded, Report, load_text};
+use sealane_acme::ChallengeKind;
 use sealane_model::{IdBook, ProxyVersion};
 use sealane_proxy::config::{HostPattern, ListenerProtocol, OnDown};
 
@@ -129,7 +130,7 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
     assert_eq!(
         report.to_string(),
         "test.yaml:9:1: unknown key `limitz` in the file\n  |\n9 | limitz: {}\n  | ^^^^^^\n  = \
-         expected `version`, `node`, `regions`, `defaults`, `pools`, `listeners`, `routes`, `dns`, \
+         expected `version`, `node`, `regions`, `defaults`, `pools`, `listeners`, `routes`, `dns`, `acme`, \
          `admin`, `limits`, `trusted_proxies`, `name_endpoint` or `global_load_balancer`\n  = help: \
          did you mean `limits`?\n\n1 mistake in test.yaml"
     );
@@ -581,6 +582,106 @@ fn proxy_headers_are_read_from_somebody_and_told_to_sessions_alone() {
     let endpoints = loaded.rules.control.topology.endpoints();
     let told: Vec<_> = endpoints.map(|endpoint| endpoint.proxy_protocol).collect();
     assert_eq!(told[..2], [Some(ProxyVersion::V1), None]);
+}
+
+/// `node` and a listener whose certificate is ordered, with `acme` as given.
+fn ordering(state: &str, acme: &str, certificate: &str) -> String {
+    let listener =
+        format!("{{ bind: \"127.0.0.1:443\", protocol: https, certificates: [{certificate}] }}");
+    BASE.replace("{ bind: \"127.0.0.1:80\" }", &listener) + state + acme
+}
+
+const STATE: &str = "node: { state_dir: state }\n";
+const ACME: &str = "acme: { terms_agreed: true }\n";
+
+#[test]
+fn certificates_are_ordered_where_the_file_says_all_that_it_takes() {
+    let names = "{ acme: [b.example.com, A.example.com., b.example.com] }";
+    let loaded = load(&ordering(STATE, ACME, names)).unwrap();
+    assert_eq!(loaded.warnings, [] as [&str; 0]);
+
+    let config = loaded.rules.acme.unwrap();
+    assert_eq!(
+        &*config.directory,
+        "https://acme-v02.api.letsencrypt.org/directory"
+    );
+    assert_eq!(config.folder, Path::new("/nonexistent/state/acme"));
+    assert_eq!(config.challenges, [ChallengeKind::TlsAlpn01]);
+    let wanted: Vec<String> = config.wanted.iter().map(ToString::to_string).collect();
+    assert_eq!(wanted, ["a.example.com, b.example.com"]);
+
+    let with_http = ordering(STATE, ACME, names).replace(
+        "listeners: { ",
+        "listeners: { plain: { bind: \"127.0.0.1:80\" }, ",
+    );
+    let config = load(&with_http).unwrap().rules.acme.unwrap();
+    assert_eq!(
+        config.challenges,
+        [ChallengeKind::Http01, ChallengeKind::TlsAlpn01]
+    );
+    assert_eq!(load(BASE).unwrap().rules.acme, None);
+}
+
+#[test]
+fn what_an_order_lacks_is_a_mistake() {
+    let name = "{ acme: a.example.com }";
+    let at = "7:84";
+    check(
+        &ordering(STATE, "", name),
+        &[&format!(
+            "{at}: nothing says where certificates are ordered"
+        )],
+    );
+    check(
+        &ordering("", ACME, name),
+        &[&format!("{at}: what is issued has no place to be kept")],
+    );
+    check(
+        &ordering(STATE, "acme: {}\n", name),
+        &["10:7: the authority's terms of service are not agreed to"],
+    );
+    let acme = |keys: &str| format!("acme: {{ terms_agreed: true, {keys} }}\n");
+    check(
+        &ordering(STATE, &acme("directory: \"http://ca.test/\""), name),
+        &["10:40: `http://ca.test/` is no directory"],
+    );
+    check(
+        &ordering(STATE, &acme("contact: ops@example.com"), name),
+        &["10:38: `ops@example.com` is no contact"],
+    );
+    check(
+        &ordering(STATE, &acme("ca: roots.pem"), name),
+        &["10:33: /nonexistent/roots.pem cannot be read: No such file or directory (os error 2)"],
+    );
+    check(
+        &ordering(STATE, &acme("challenges: []"), name),
+        &["10:41: no way is left to prove a name"],
+    );
+}
+
+#[test]
+fn certificates_are_ordered_for_host_names_alone() {
+    for wrong in [
+        "\"*.example.com\"",
+        "192.0.2.1",
+        "localhost",
+        "under_score.example.com",
+    ] {
+        let text = ordering(STATE, ACME, &format!("{{ acme: [{wrong}] }}"));
+        let wrong = wrong.trim_matches('"');
+        check(
+            &text,
+            &[&format!("7:85: no certificate is issued for `{wrong}`")],
+        );
+    }
+    check(
+        &ordering(STATE, ACME, "{ acme: [] }"),
+        &["7:84: a certificate is for 0 names"],
+    );
+    check(
+        &ordering(STATE, ACME, "{ acme: a.example.com, key: a.key }"),
+        &["7:76: a certificate is either two files or ordered by `acme`"],
+    );
 }
 
 /// A folder with a certificate, its key, and the key of another one.

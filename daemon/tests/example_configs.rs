@@ -214,7 +214,7 @@ fn the_short_form_stands_beside_the_rest() {
         ["api", "legacy", "postgres", "mail", "shop.example.com"]
     );
     let listeners: Vec<&str> = rules.proxy.listeners.iter().map(|l| &*l.name).collect();
-    assert_eq!(listeners, ["web", "database", "mail"]);
+    assert_eq!(listeners, ["web", "database", "mail", "secure"]);
     let routes: Vec<&str> = rules
         .proxy
         .routes

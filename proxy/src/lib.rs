@@ -3,6 +3,7 @@
 //! Built by the daemon from [`Config`] and [`Deps`]; knows neither DNS nor control. Read
 //! `http::exchange` first (or `tcp` for what is not HTTP), then `upstream::select`.
 
+pub mod challenge;
 pub mod config;
 pub mod handover;
 pub mod metrics;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sealane_model::{ObservationSender, SnapshotReader};
 use sealane_steering::Decision;
+use sealane_tls::{Issued, Place};
 use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
@@ -42,7 +44,8 @@ pub use listener::BindError;
 pub use sealane_tls as tls;
 pub use tcp::sni;
 
-use config::Listener;
+use challenge::Challenges;
+use config::{Listener, ListenerProtocol};
 use handover::{Held, Inherit, SocketKind, Wanted};
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
@@ -131,6 +134,8 @@ impl Proxy {
         inherit: &mut Inherit<'_>,
     ) -> Result<Self, BindError> {
         let listeners = bind_new(&config.listeners, &[], options, inherit)?;
+        let issued = Issued::default();
+        issued.adopt(places(&config.listeners));
         let rules = Rules {
             routes: RouteTable::new(&config.routes),
             config,
@@ -142,6 +147,8 @@ impl Proxy {
             loads: Arc::default(),
             open: OpenConnections::default(),
             tls: Arc::default(),
+            challenges: Challenges::default(),
+            issued,
             phase: watch::Sender::new(Phase::Serving),
         };
         Ok(Self {
@@ -246,7 +253,20 @@ impl Proxy {
         let inherit = &mut handover::nothing;
         let new = bind_new(&config.listeners, &state.listeners, self.options, inherit)?;
         drop(state);
+        self.shared.issued.adopt(places(&config.listeners));
         Ok(Prepared { config, new })
+    }
+
+    /// What authorities are shown.
+    #[must_use]
+    pub fn challenges(&self) -> &Challenges {
+        &self.shared.challenges
+    }
+
+    /// Certificates that come while the rules hold.
+    #[must_use]
+    pub fn issued(&self) -> &Issued {
+        &self.shared.issued
     }
 
     /// From now on these rules hold for each next request, on old connections too. Removed
@@ -314,6 +334,15 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.phase.send_replace(Phase::Ended);
     }
+}
+
+/// Where listeners wait for certificates.
+fn places(listeners: &[Listener]) -> impl Iterator<Item = &Arc<Place>> {
+    let protocols = listeners.iter().map(|listener| &listener.protocol);
+    protocols.flat_map(|protocol| match protocol {
+        ListenerProtocol::Https(tls) => tls.places(),
+        _ => &[],
+    })
 }
 
 /// Binds each address that is in `wanted` and not in `have`.

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use rustls::server::Acceptor;
 use sealane_tls::ServerTls;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::challenge::Challenges;
 use crate::config::ListenerProtocol;
 use crate::http::context::Inbound;
 use crate::http::h1::Served;
@@ -272,18 +274,16 @@ async fn connection(
                 Box::pin(h2::serve(&wire, &inbound)).await;
             }
         }
-        ListenerProtocol::Https(tls) => {
-            let within = worker.shared.rules.load().config.limits.handshake_timeout;
-            let Some(shaken) = Box::pin(handshake(tcp, tls, within)).await else {
-                return gauged.0.metrics.handshake_failures.increment(1);
-            };
-            let inbound = inbound("https");
-            if shaken.http2 {
-                Box::pin(h2::serve(&shaken.wire, &inbound)).await;
-            } else {
-                h1::serve(&shaken.wire, &inbound, false).await;
+        ListenerProtocol::Https(tls) => match Box::pin(handshake(tcp, tls, &worker)).await {
+            Shaken::Failed => gauged.0.metrics.handshake_failures.increment(1),
+            Shaken::Proof => {}
+            Shaken::Client { wire, http2: true } => {
+                Box::pin(h2::serve(&wire, &inbound("https"))).await;
             }
-        }
+            Shaken::Client { wire, http2: false } => {
+                h1::serve(&wire, &inbound("https"), false).await;
+            }
+        },
         ListenerProtocol::Tcp { .. } | ListenerProtocol::TlsPassthrough { .. } => {
             let rule = Arc::clone(&gauged.0);
             Box::pin(tcp::serve(tcp, caller, rule, &worker)).await;
@@ -332,33 +332,50 @@ const fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-struct Shaken {
-    wire: Wire,
-    http2: bool,
+/// How a handshake ended.
+enum Shaken {
+    Client {
+        wire: Wire,
+        http2: bool,
+    },
+    /// Somebody looked for a proof (RFC 8737), and that was all.
+    Proof,
+    Failed,
 }
 
-async fn handshake(tcp: TcpStream, tls: &ServerTls, within: Duration) -> Option<Shaken> {
-    let stream = match timeout(within, shake(tcp, tls)).await {
-        Ok(Ok(stream)) => stream,
+async fn handshake(tcp: TcpStream, tls: &ServerTls, worker: &Worker) -> Shaken {
+    let within = worker.shared.rules.load().config.limits.handshake_timeout;
+    let stream = match timeout(within, shake(tcp, tls, &worker.shared.challenges)).await {
+        Ok(Ok(Some(stream))) => stream,
+        Ok(Ok(None)) => return Shaken::Proof,
         Ok(Err(error)) => {
             tracing::debug!("TLS handshake failed: {error}");
-            return None;
+            return Shaken::Failed;
         }
         Err(_) => {
             tracing::debug!("TLS handshake took too long");
-            return None;
+            return Shaken::Failed;
         }
     };
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Some(Shaken {
+    Shaken::Client {
         wire: Wire::new(Transport::ServerTls(Box::new(stream))),
         http2,
-    })
+    }
 }
 
-/// The client's hello first: what is asked of it depends on the name that it wants.
-async fn shake(tcp: TcpStream, tls: &ServerTls) -> io::Result<TlsStream<TcpStream>> {
+/// The client's hello first: what is asked of it depends on the name that it wants. `None`: it
+/// looked for a proof alone.
+async fn shake(
+    tcp: TcpStream,
+    tls: &ServerTls,
+    challenges: &Challenges,
+) -> io::Result<Option<TlsStream<TcpStream>>> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+    if let Some(proof) = challenges.handshake(&hello.client_hello()) {
+        hello.into_stream(proof).await?.shutdown().await?;
+        return Ok(None);
+    }
     let chosen = tls.choose(hello.client_hello().server_name());
-    hello.into_stream(chosen.config).await
+    hello.into_stream(chosen.config).await.map(Some)
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use sealane_model::{ObservationSender, SnapshotReader};
-use sealane_tls::Connectors;
+use sealane_tls::{Connectors, Issued};
 use tokio::sync::{Notify, watch};
 
+use crate::challenge::Challenges;
 use crate::config::Config;
 use crate::http::route::RouteTable;
 use crate::upstream::LoadTable;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) loads: Arc<LoadTable>,
     pub(crate) open: OpenConnections,
     pub(crate) tls: Arc<Connectors>,
+    pub(crate) challenges: Challenges,
+    pub(crate) issued: Issued,
     pub(crate) phase: watch::Sender<Phase>,
 }
 

@@ -8,6 +8,7 @@
 mod client;
 mod expiry;
 mod identity;
+mod issued;
 mod names;
 mod pem;
 mod server;
@@ -16,6 +17,7 @@ mod tickets;
 pub use client::Connectors;
 pub use expiry::{Expiring, expiring};
 pub use identity::{Allow, ClientIdentity, DnsPattern, SpiffePattern};
+pub use issued::{Issued, Place};
 pub use pem::TlsError;
 pub use sealane_model::{CertificatePem, TlsVersion};
 pub use server::{Chosen, ClientAuth, ClientAuthMode, Seal, ServerRules, ServerTls};

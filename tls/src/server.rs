@@ -13,6 +13,7 @@ use sealane_model::{CertificatePem, TlsVersion};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::{Allow, ClientIdentity, Verifier};
+use crate::issued::Place;
 use crate::names::ByName;
 use crate::pem::{TlsError, authorities, certified, revocations, setup};
 use crate::{provider, tickets, versions};
@@ -23,6 +24,9 @@ pub struct ServerRules {
     /// The first one serves clients that name no server, or one that nobody has. Of several for
     /// the same name the first one whose key the client can verify serves.
     pub certificates: Vec<CertificatePem>,
+    /// Certificates that come later, or have come already. They serve before those from files, and
+    /// while one is missing nobody but a file's certificate for the same name stands in for it.
+    pub places: Vec<Arc<Place>>,
     pub minimum: TlsVersion,
     /// Of several for the same name the first one holds.
     pub client_auth: Vec<ClientAuth>,
@@ -125,13 +129,19 @@ impl ServerTls {
         })
     }
 
+    /// The places for certificates that come while these rules hold.
+    #[must_use]
+    pub fn places(&self) -> &[Arc<Place>] {
+        &self.certificates.places
+    }
+
     /// `h2` and `http/1.1` by ALPN (RFC 7301); resumption by tickets only.
     ///
     /// # Errors
     /// [`TlsError`] when a part is not PEM, not usable, or a key belongs to another certificate.
     pub fn with_rules(rules: &ServerRules) -> Result<Self, TlsError> {
         let provider = provider();
-        let certificates = Arc::new(Certificates::new(&rules.certificates, &provider)?);
+        let certificates = Arc::new(Certificates::new(rules, &provider)?);
         let configure = |verifier| configure(rules.minimum, verifier, &certificates, &provider);
         let mut guards = Guards::default();
         for rule in &rules.client_auth {
@@ -289,20 +299,30 @@ type Candidates = Vec<Arc<CertifiedKey>>;
 struct Certificates {
     by_name: ByName<Candidates>,
     default: Candidates,
+    issued: ByName<Arc<Place>>,
+    places: Vec<Arc<Place>>,
 }
 
 impl Certificates {
-    fn new(pems: &[CertificatePem], provider: &CryptoProvider) -> Result<Self, TlsError> {
+    fn new(rules: &ServerRules, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let mut certificates = Self {
             by_name: ByName::default(),
             default: Candidates::new(),
+            issued: ByName::default(),
+            places: rules.places.clone(),
         };
-        for (index, pem) in pems.iter().enumerate() {
+        for place in &rules.places {
+            for name in place.names() {
+                let found = certificates.issued.entry(name);
+                found.or_insert_with(|| Arc::clone(place));
+            }
+        }
+        for (index, pem) in rules.certificates.iter().enumerate() {
             let key = Arc::new(certified(index, pem, provider)?);
             let names = names_of(index, &key)?;
             certificates.add(&names, &key);
         }
-        if certificates.default.is_empty() {
+        if certificates.default.is_empty() && certificates.places.is_empty() {
             return Err(TlsError::NoCertificate);
         }
         Ok(certificates)
@@ -331,12 +351,26 @@ impl Certificates {
         name.and_then(|name| self.by_name.find(name))
             .unwrap_or(&self.default)
     }
+
+    /// Where the certificate for `name` comes. Without files the first place is everybody's.
+    fn place(&self, name: Option<&str>) -> Option<&Arc<Place>> {
+        let named = name.and_then(|name| self.issued.find(name));
+        let is_default = named.is_none() && self.default.is_empty();
+        named.or_else(|| is_default.then(|| self.places.first()).flatten())
+    }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls has lower-cased the name and refused what is no DNS name.
-        let candidates = self.find(hello.server_name());
+        let name = hello.server_name();
+        let candidates = match self.place(name) {
+            None => self.find(name),
+            Some(place) => match place.key() {
+                Some(key) => return Some(key),
+                None => self.by_name.find(name?)?,
+            },
+        };
         let first = candidates.first()?;
         if candidates.len() == 1 {
             return Some(Arc::clone(first));
@@ -366,6 +400,7 @@ fn names_of(index: usize, key: &CertifiedKey) -> Result<Vec<String>, TlsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::issued::Issued;
     use rcgen::{CertificateParams, KeyPair};
     use rustls::SignatureScheme;
 
@@ -426,6 +461,70 @@ mod tests {
         assert_eq!(tls.certificates.find(None).len(), 2);
     }
 
+    fn with_places(files: &[CertificatePem], places: &[Arc<Place>]) -> ServerTls {
+        ServerTls::with_rules(&ServerRules {
+            certificates: files.to_vec(),
+            places: places.to_vec(),
+            ..ServerRules::default()
+        })
+        .unwrap()
+    }
+
+    /// What a client that names `name` is shown.
+    fn shown(tls: &ServerTls, name: &str) -> Option<Vec<u8>> {
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name_of_server = name.to_owned().try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name_of_server).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let mut acceptor = rustls::server::Acceptor::default();
+        acceptor.read_tls(&mut hello.as_slice()).unwrap();
+        let Ok(Some(accepted)) = acceptor.accept() else {
+            panic!("a whole hello was sent");
+        };
+        let key = tls.certificates.resolve(accepted.client_hello());
+        key.map(|key| key.cert[0].to_vec())
+    }
+
+    #[test]
+    fn what_is_issued_serves_its_names_and_what_is_missing_is_refused() {
+        use rustls::pki_types::pem::PemObject as _;
+        let issued = Issued::default();
+        let names = |name: &str| vec![Arc::<str>::from(name)];
+        let place = Place::new(&names("a.in.test"));
+        let other = Place::new(&names("b.test"));
+        issued.adopt([&place, &other]);
+        let came = pem(&["a.in.test"]);
+        let der = |pem: &CertificatePem| {
+            Some(CertificateDer::from_pem_slice(&pem.chain).unwrap().to_vec())
+        };
+
+        let alone = with_places(&[], &[Arc::clone(&place), Arc::clone(&other)]);
+        assert_eq!(shown(&alone, "a.in.test"), None);
+        assert_eq!(shown(&alone, "x.test"), None);
+
+        let wildcard = pem(&["*.in.test"]);
+        let first = pem(&["first.test"]);
+        let files = [first.clone(), wildcard.clone()];
+        let beside = with_places(&files, &[Arc::clone(&place)]);
+        assert_eq!(shown(&beside, "a.in.test"), der(&wildcard));
+        assert_eq!(shown(&beside, "x.y.test"), der(&first));
+        let beside_another = with_places(&[first], &[Arc::clone(&place)]);
+        assert_eq!(shown(&beside_another, "a.in.test"), None);
+
+        issued.put(&names("a.in.test"), &came).unwrap();
+
+        for tls in [&alone, &beside, &beside_another] {
+            assert_eq!(shown(tls, "a.in.test"), der(&came));
+        }
+        assert_eq!(shown(&alone, "x.test"), der(&came));
+        assert_eq!(shown(&alone, "b.test"), None);
+    }
+
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let mut wrong = pem(&["one.test"]);
@@ -470,6 +569,7 @@ mod tests {
     fn guarded(server: &CertificatePem, client_auth: Vec<ClientAuth>) -> ServerTls {
         ServerTls::with_rules(&ServerRules {
             certificates: vec![server.clone()],
+            places: Vec::new(),
             minimum: TlsVersion::Tls12,
             client_auth,
         })

@@ -182,9 +182,10 @@ fn an_overloaded_authority_is_left_alone_with_everything() {
     let mut plan = wanting(&["one.test", "two.test"], &[]);
     begun(&mut plan, 0);
     let asked = End::Failed(Asked::ForAll(Duration::from_secs(900)));
-    plan.end(at(0), &names("one.test"), asked);
+    let next = plan.end(at(0), &names("one.test"), asked);
     fail(&mut plan, 0, "two.test");
 
+    assert_eq!(next, Some(at(900)));
     assert_eq!(plan.wake_at(), Some(at(900)));
     assert!(begun(&mut plan, 899).is_empty());
     assert_eq!(begun(&mut plan, 900).len(), 2);

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::decode::{At, Entry, Shape, Table};
+use super::decode::{At, Entry, OneOrMany, Shape, Table};
 use super::expand::Environment;
 use super::places;
 use super::source::Span;
 use super::spec::{
-    DefaultsSpec, EndpointSpec, FileSpec, ListenerKind, ListenerSpec, NodeSpec, OnDownWord, Point,
-    PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec, RouteDefaultsSpec, RouteSpec,
-    SessionTimeoutsSpec, SoaSpec, SteeredSpec, TimeoutsSpec, ZoneSpec,
+    ChallengeWord, DefaultsSpec, EndpointSpec, FileSpec, ListenerKind, ListenerSpec, NodeSpec,
+    OnDownWord, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec, RouteDefaultsSpec,
+    RouteSpec, SessionTimeoutsSpec, SoaSpec, SteeredSpec, TimeoutsSpec, ZoneSpec,
 };
 use super::unit::{Period, Reach, Text, Version};
 
@@ -61,6 +61,7 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
             }
         }
     }
+    complete_challenges(spec);
     complete_regions(spec);
 }
 
@@ -81,6 +82,23 @@ fn complete_listener(listener: &mut ListenerSpec) {
     listener
         .on_down
         .get_or_insert(At::unwritten(OnDownWord::Keep));
+}
+
+/// Plain HTTP is asked first where it is spoken: it also works behind what ends TLS before us.
+fn complete_challenges(spec: &mut FileSpec) {
+    let listeners = spec.listeners.iter().flat_map(|table| table.value.iter());
+    let mut listeners = listeners.filter_map(|entry| entry.value.as_ref());
+    let speaks_http = listeners.any(|listener| {
+        let protocol = listener.protocol.as_ref();
+        protocol.is_some_and(|protocol| protocol.value == ListenerKind::Http)
+    });
+    let http = speaks_http.then_some(ChallengeWord::Http01);
+    let words = http.into_iter().chain([ChallengeWord::TlsAlpn01]);
+    if let Some(acme) = &mut spec.acme {
+        let words = || OneOrMany(words.map(At::unwritten).collect());
+        let challenges = &mut acme.value.challenges;
+        challenges.get_or_insert_with(|| At::unwritten(words()));
+    }
 }
 
 /// Limits that nobody wrote give way to those that somebody wrote.

@@ -46,6 +46,8 @@ pub struct Rules {
     /// Binds nothing and has no zones where the file has none.
     pub dns: sealane_dns::config::Config,
     pub control: sealane_control::config::Config,
+    /// `None`: no certificate is ordered.
+    pub acme: Option<sealane_acme::Config>,
 }
 
 /// This process.

@@ -43,6 +43,8 @@ shape! {
         routes: List<RouteSpec> = "[]",
         /// The authoritative name server and geography.
         dns: DnsSpec,
+        /// From whom certificates are ordered, for listeners that name them by `acme`.
+        acme: AcmeSpec,
         /// The admin API.
         admin: AdminSpec = "{}",
         /// Bounds on what one client can make the proxy hold.
@@ -64,7 +66,7 @@ shape! {
         name: Text,
         /// The region in which this node stands.
         region: Text,
-        /// Directory in which the health map is kept over a restart.
+        /// Directory in which the health map and ordered certificates are kept over a restart.
         state_dir: Text,
         /// Threads that carry traffic. One for each core when left out.
         workers: Whole<1, 1024>,
@@ -419,7 +421,7 @@ shape! {
         /// `http` (also HTTP/2 by prior knowledge), `https` (HTTP/1.1 and HTTP/2 over TLS), `tcp` or `tls_passthrough` (TLS that the endpoints speak).
         protocol: ListenerKind = "http",
         /// For `https`: chosen by server name; the first one is for clients that send none.
-        certificates: List<CertificateSpec>,
+        certificates: List<ListenerCertificateSpec>,
         /// For `https`: which versions are spoken, and what is asked of clients.
         tls: ListenerTlsSpec,
         /// For `tcp`: the pool that serves. For `tls_passthrough`: that serves the names which are not in `sni`, and clients that send none; they are refused when left out.
@@ -547,7 +549,52 @@ shape! {
         /// PEM file: the private key.
         key: Text = required,
     }
-    later ["ocsp", "acme"]
+    later ["ocsp"]
+}
+
+shape! {
+    /// A certificate and its key: two files, or the names for which one is ordered.
+    ListenerCertificateSpec {
+        /// PEM file: the certificate, then its intermediates.
+        chain: Text,
+        /// PEM file: the private key.
+        key: Text,
+        /// Instead of files: host names for which a certificate is ordered and renewed.
+        acme: OneOrMany<Text>,
+    }
+    later ["ocsp"]
+}
+
+shape! {
+    /// From whom certificates are ordered (RFC 8555).
+    AcmeSpec {
+        /// The URL of the authority's directory.
+        directory: Text = "https://acme-v02.api.letsencrypt.org/directory",
+        /// That the authority's terms of service are agreed to.
+        terms_agreed: Flag = "false",
+        /// Where the authority reaches the operator: `mailto:` URLs.
+        contact: OneOrMany<Text> = "[]",
+        /// PEM file of the roots that vouch for the directory's server, or `system` for the host's.
+        ca: Text = "system",
+        /// How names are proved; after a failure the next one has its turn. `tls-alpn-01` when left
+        /// out, after `http-01` where there is a listener of plain HTTP.
+        challenges: OneOrMany<ChallengeWord>,
+        /// From a first failure to the next order; three times as long after each further one, up to
+        /// 12 hours.
+        retry: Period<1_000, 86_400_000> = "2m",
+    }
+    later ["external_account", "profile", "key_type"]
+}
+
+choice! {
+    /// How it is proved that a name is ours.
+    ChallengeWord {
+        /// A file at a well-known path, on port 80 (RFC 8555 §8.3).
+        Http01 = "http-01",
+        /// A certificate in a handshake of its own, on port 443 (RFC 8737).
+        TlsAlpn01 = "tls-alpn-01",
+    }
+    later ["dns-01"]
 }
 
 shape! {

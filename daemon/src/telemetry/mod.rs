@@ -54,6 +54,7 @@ pub fn install_metrics() -> Arc<Registry> {
             sealane_proxy::metrics::describe();
             sealane_dns::metrics::describe();
             sealane_control::metrics::describe();
+            sealane_acme::metrics::describe();
             crate::metrics::describe();
             registry
         })

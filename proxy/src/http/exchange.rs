@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
 use sealane_model::Failure;
 
@@ -56,6 +57,11 @@ async fn respond(
     inbound: &Inbound,
     alarm: &mut Alarm,
 ) -> Result<(), Stop> {
+    let challenges = &inbound.worker.shared.challenges;
+    if let Some(proof) = challenges.answer(request.head.path()) {
+        show_proof(client, request, proof).await;
+        return Ok(());
+    }
     let rules = Arc::clone(&request.rules);
     let head = &request.head;
     let found = rules
@@ -216,6 +222,16 @@ async fn tunnel(
     settle_attempt(&outcome, answer.load, &inbound.worker.shared.observations);
 }
 
+/// Answers an authority that looks for a proof (RFC 8555 §8.3).
+async fn show_proof(client: &mut Client, request: &mut RequestContext, proof: Bytes) {
+    let mut head = AnswerHead::new(StatusCode::OK);
+    let length = proof.len().to_string();
+    head.fields
+        .append(Known::ContentType, b"application/octet-stream");
+    head.fields.append(Known::ContentLength, length.as_bytes());
+    answer_here(client, request, head, proof).await;
+}
+
 async fn refuse(client: &mut Client, request: &mut RequestContext, refusal: &Refusal) {
     request.refusal = Some(refusal.as_str());
     let (mut head, body) = refusal.answer(request.is_grpc);
@@ -224,6 +240,16 @@ async fn refuse(client: &mut Client, request: &mut RequestContext, refusal: &Ref
     if matches!(refusal, Refusal::Malformed(_)) {
         client.close_after();
     }
+    answer_here(client, request, head, body).await;
+}
+
+/// An answer of our own.
+async fn answer_here(
+    client: &mut Client,
+    request: &mut RequestContext,
+    head: AnswerHead,
+    body: Bytes,
+) {
     request.status = Some(head.status);
     let end = body.is_empty() || is_bodiless_answer(&request.head.method, head.status);
     if client.send_head(head, end).is_err() {

@@ -3,6 +3,7 @@
 //! Every struct of the spec is taken apart here, so that a key that is added must be handled.
 //! Ids are handed out here and nowhere else.
 
+mod acme;
 mod admin;
 mod dns;
 mod pools;
@@ -15,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sealane_acme::Names;
 use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
 use sealane_proxy::config::Listener;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
@@ -50,6 +52,7 @@ pub(super) fn parse(
         listeners,
         routes,
         dns,
+        acme,
         admin,
         limits,
         trusted_proxies,
@@ -63,13 +66,17 @@ pub(super) fn parse(
         regions: HashMap::new(),
         pools: HashMap::new(),
         binds: Binds::default(),
+        acme_wanted: Vec::new(),
     };
     let regions = parser.regions(regions.as_ref());
-    let node = parser.node(node.as_ref());
+    let node_spec = node.as_ref();
+    let node = parser.node(node_spec);
     let (pools, endpoints, probes) = parser.pools(pools.as_ref());
     let topology = Arc::new(Topology::new(regions, pools, endpoints));
     let geo = parser.geo(dns.as_ref());
     let listeners = parser.listeners(listeners.as_ref());
+    let state_dir = parser.state_dir(node_spec);
+    let acme = parser.acme(acme.as_ref(), state_dir.as_ref());
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
     let dns = parser.dns(dns.as_ref(), geo.clone());
@@ -97,6 +104,7 @@ pub(super) fn parse(
             state_file,
             admin: admin?,
         },
+        acme,
         node,
     })
 }
@@ -108,6 +116,8 @@ struct Parser<'a> {
     regions: HashMap<String, RegionId>,
     pools: HashMap<String, KnownPool>,
     binds: Binds,
+    /// What listeners want to be ordered, and where they say so.
+    acme_wanted: Vec<(Names, Span)>,
 }
 
 /// A pool that routes and steered names may refer to.
@@ -158,6 +168,11 @@ impl Parser<'_> {
             .as_ref()
             .map(|dir| self.files.resolve(&dir.0).join(STATE_FILE));
         Some((node, first_round_limit.as_ref()?.0, state_file))
+    }
+
+    fn state_dir(&self, node: Option<&At<NodeSpec>>) -> Option<PathBuf> {
+        let dir = node?.value.state_dir.as_ref()?;
+        Some(self.files.resolve(&dir.0))
     }
 
     fn regions(&mut self, table: Option<&At<Table<RegionSpec>>>) -> Vec<Region> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use sealane_model::{CertificatePem, TlsVersion};
 use sealane_proxy::tls::{
-    Allow, ClientAuth, ClientAuthMode, DnsPattern, ServerRules, ServerTls, SpiffePattern, TlsError,
+    Allow, ClientAuth, ClientAuthMode, DnsPattern, Place, ServerRules, ServerTls, SpiffePattern,
+    TlsError,
 };
 
 use super::super::decode::{At, List, OneOrMany};
@@ -13,10 +14,13 @@ use super::super::error::Mistake;
 use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    AllowSpec, CertificateSpec, ClientAuthSpec, ClientAuthWord, ListenerTlsSpec,
+    AllowSpec, CertificateSpec, ClientAuthSpec, ClientAuthWord, ListenerCertificateSpec,
+    ListenerTlsSpec,
 };
 use super::super::unit::{Text, host_name};
 use super::Parser;
+
+type Shown = (Vec<CertificatePem>, Vec<Arc<Place>>);
 
 /// Where each server name was asked about first; the empty one stands for all others.
 type Asked = HashMap<String, Span>;
@@ -24,16 +28,18 @@ type Asked = HashMap<String, Span>;
 impl Parser<'_> {
     pub(super) fn server_tls(
         &mut self,
-        certificates: &At<List<CertificateSpec>>,
+        certificates: &At<List<ListenerCertificateSpec>>,
         tls: Option<&At<ListenerTlsSpec>>,
     ) -> Option<ServerTls> {
-        let pems = self.certificates(certificates);
+        let shown = self.certificates(certificates);
         let (minimum, client_auth) = match tls {
             Some(tls) => self.listener_tls(tls)?,
             None => (TlsVersion::default(), Vec::new()),
         };
+        let (pems, places) = shown?;
         let rules = ServerRules {
-            certificates: pems?,
+            certificates: pems,
+            places,
             minimum,
             client_auth,
         };
@@ -42,19 +48,46 @@ impl Parser<'_> {
             .ok()
     }
 
-    fn certificates(&mut self, list: &At<List<CertificateSpec>>) -> Option<Vec<CertificatePem>> {
-        let mut pems = Vec::new();
+    /// Those from files, and the places for those that are ordered.
+    fn certificates(&mut self, list: &At<List<ListenerCertificateSpec>>) -> Option<Shown> {
+        let (mut pems, mut places) = Shown::default();
         for spec in list.value.iter() {
-            let Some((pem, chain, key)) = self.certificate_pem(spec) else {
-                continue;
-            };
-            // Each alone, so that a mistake is where it belongs.
-            match ServerTls::new(std::slice::from_ref(&pem)) {
-                Ok(_) => pems.push(pem),
-                Err(error) => self.notes.mistake(certificate_mistake(&error, chain, key)),
+            let ListenerCertificateSpec {
+                span,
+                broken,
+                chain,
+                key,
+                acme,
+            } = &spec.value;
+            match (chain, key, acme) {
+                (Some(chain), Some(key), None) => pems.extend(self.certificate(chain, key)),
+                (None, None, Some(names)) => {
+                    let names = self.acme_names(names);
+                    places.extend(names.map(|names| Place::new(names.as_slice())));
+                }
+                _ if *broken => {}
+                _ => self.notes.mistake(
+                    Mistake::new(
+                        *span,
+                        "a certificate is either two files or ordered by `acme`",
+                    )
+                    .expected("`{ chain: FILE, key: FILE }`, or `{ acme: NAME }`"),
+                ),
             }
         }
-        (pems.len() == list.value.len()).then_some(pems)
+        (pems.len() + places.len() == list.value.len()).then_some((pems, places))
+    }
+
+    fn certificate(&mut self, chain: &At<Text>, key: &At<Text>) -> Option<CertificatePem> {
+        let pem = self.pair(chain, key)?;
+        // Each alone, so that a mistake is where it belongs.
+        match ServerTls::new(std::slice::from_ref(&pem)) {
+            Ok(_) => Some(pem),
+            Err(error) => {
+                self.notes.mistake(certificate_mistake(&error, chain, key));
+                None
+            }
+        }
     }
 
     /// What both files hold, and where they are named.
@@ -69,13 +102,16 @@ impl Parser<'_> {
             key,
         } = &spec.value;
         let (chain, key) = (chain.as_ref()?, key.as_ref()?);
+        Some((self.pair(chain, key)?, chain, key))
+    }
+
+    fn pair(&mut self, chain: &At<Text>, key: &At<Text>) -> Option<CertificatePem> {
         // Both are looked at before either is given up.
-        let (chain_pem, key_pem) = (self.pem(chain), self.pem(key));
-        let pem = CertificatePem {
-            chain: chain_pem?,
-            key: key_pem?,
-        };
-        Some((pem, chain, key))
+        let (chain, key) = (self.pem(chain), self.pem(key));
+        Some(CertificatePem {
+            chain: chain?,
+            key: key?,
+        })
     }
 
     fn pem(&mut self, path: &At<Text>) -> Option<Arc<[u8]>> {
