@@ -281,19 +281,26 @@ impl App {
     /// Leaves everything new to a successor that serves on the same sockets, lets accepted work
     /// finish until `deadline`, then stops everything. Returns how many connections had to be cut.
     pub async fn step_aside(mut self, deadline: Duration) -> usize {
-        let admin = self.admin.take();
-        let (cut, ()) = tokio::join!(self.stop(deadline), admin.stop());
+        let (admin, proxy) = (self.admin.take(), self.proxy.clone());
+        let stepping_aside = async move { proxy.step_aside(deadline).await };
+        let (cut, ()) = tokio::join!(self.end(stepping_aside, deadline), admin.stop());
         cut
     }
 
     /// Refuses new work, lets accepted work finish until `deadline`, then stops everything.
     /// Returns how many connections had to be cut.
     pub async fn stop(self, deadline: Duration) -> usize {
+        let proxy = self.proxy.clone();
+        let draining = async move { proxy.drain(deadline).await };
+        self.end(draining, deadline).await
+    }
+
+    async fn end(self, ending: impl Future<Output = usize>, deadline: Duration) -> usize {
         self.phase.send_replace(Phase::Draining);
         self.certificates.stop().await;
         let dns = self.dns.clone();
         let dns_stopped = tokio::task::spawn_blocking(move || dns.stop(deadline));
-        let cut = self.proxy.drain(deadline).await;
+        let cut = ending.await;
         // An error would be a panic of the name server's end, which has been logged as one.
         let _ = dns_stopped.await;
         self.admin.stop().await;

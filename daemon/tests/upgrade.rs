@@ -69,6 +69,7 @@ pools:
     probe: {{ tcp: {{}}, interval: 1s, timeout: 500ms }}
 listeners:
   web: {{ bind: [\"127.0.0.1:0\"] }}
+  raw: {{ bind: [\"127.0.0.1:0\"], protocol: tcp, pool: api }}
 {more}routes:
   - {{ pool: api }}
 dns:
@@ -98,14 +99,18 @@ async fn two_upgrades_under_load_lose_nothing() {
     let mut file = File::new(folder.path(), &[endpoint.address()]);
     file.write();
     let path = file.path.clone();
-    let listeners = ["web", "dns", "admin"];
+    let listeners = ["web", "raw", "dns", "admin"];
     let mut sealane = blocking(move || Sealane::run(&path, &listeners)).await;
     let (web, dns) = (sealane.address("web"), sealane.address("dns"));
+    let raw = sealane.address("raw");
     let first = sealane.pid();
 
     let mut load = Load::new(web, NAME, RATE);
     load.fresh_every = const { NonZeroU32::new(2).unwrap() };
     let load = load.start(now());
+    let mut sessions = Load::new(raw, NAME, const { NonZeroU32::new(50).unwrap() });
+    sessions.fresh_every = NonZeroU32::MIN;
+    let sessions = sessions.start(now());
     let mut poll = Poll::new(dns, Question::a(NAME));
     poll.interval = Duration::from_millis(5);
     poll.limit = Duration::from_secs(5);
@@ -115,6 +120,7 @@ async fn two_upgrades_under_load_lose_nothing() {
     others.spawn(ask_over_tcp(dns, stop.clone()));
     others.spawn(speak_http_2(web, stop.clone()));
     others.spawn(keep_a_websocket(web, stop.clone()));
+    others.spawn(keep_a_websocket(raw, stop.clone()));
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     // More workers than before, then fewer: sockets are bound beside, and shared out.
@@ -131,6 +137,7 @@ async fn two_upgrades_under_load_lose_nothing() {
     }
 
     let gets: Vec<GetRecord> = load.stop().await;
+    let relayed: Vec<GetRecord> = sessions.stop().await;
     let questions: Vec<DnsRecord> = poll.stop().await;
     stop.store(true, Ordering::Relaxed);
     let mut counts = others.join_all().await;
@@ -139,18 +146,20 @@ async fn two_upgrades_under_load_lose_nothing() {
     let asked_again = asked_again.filter(|reply| reply.asked_again).count();
     println!(
         "two upgrades: {} requests ({asked_again} on a kept connection that closed under them, asked again), \
-         {} questions over UDP, other exchanges by kind {counts:?}",
+         {} TCP sessions, {} questions over UDP, other exchanges by kind {counts:?}",
         gets.len(),
+        relayed.len(),
         questions.len(),
     );
-    let lost: Vec<_> = gets.iter().filter(|get| is_lost(get)).collect();
+    let all = gets.iter().chain(&relayed);
+    let lost: Vec<_> = all.filter(|get| is_lost(get)).collect();
     assert!(gets.len() > 200 && lost.is_empty(), "{lost:?}");
     let lost: Vec<_> = questions
         .iter()
         .filter(|one| one.outcome.is_err())
         .collect();
     assert!(questions.len() > 200 && lost.is_empty(), "{lost:?}");
-    // The first process ends as soon as the WebSocket, which it kept all the time, is closed.
+    // The first process ends as soon as the WebSockets, which it kept all the time, are closed.
     blocking(move || {
         assert_ne!(sealane.pid(), first);
         sealane.wait_gone(first);

@@ -307,11 +307,21 @@ impl Proxy {
     /// Accepts no more, finishes what began, and ends the workers: at the latest after
     /// `deadline`. Returns how many connections were cut off then; 0 is a clean end.
     pub async fn drain(&self, deadline: Duration) -> usize {
+        self.end(Phase::Draining, deadline).await
+    }
+
+    /// The same where a successor serves on the same sockets: idle connections are not closed at
+    /// once, when their clients may just be asking, but after their next answer or a while.
+    pub async fn step_aside(&self, deadline: Duration) -> usize {
+        self.end(Phase::SteppingAside, deadline).await
+    }
+
+    async fn end(&self, phase: Phase, deadline: Duration) -> usize {
         // Sockets that never listened have nothing to finish. Listening ones close when their
         // workers have emptied them (unless a successor has them too), so duplicates go first.
         let State { listeners, workers } = std::mem::take(&mut *self.state());
         drop(listeners);
-        self.shared.phase.send_replace(Phase::Draining);
+        self.shared.phase.send_replace(phase);
         let finished = self.shared.open.none_left();
         let cut_off = match tokio::time::timeout(deadline, finished).await {
             Ok(()) => 0,

@@ -23,6 +23,9 @@ pub(crate) struct Rules {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Serving,
+    /// A successor accepts now: every exchange that began is finished, and idle clients get time to
+    /// ask once more and be told of the end.
+    SteppingAside,
     /// Accepts no more; every exchange that began is finished.
     Draining,
     /// Whatever is left is cut off.

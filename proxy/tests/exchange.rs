@@ -1003,6 +1003,36 @@ async fn a_drain_finishes_what_it_began_and_accepts_no_more() {
 }
 
 #[tokio::test]
+async fn who_steps_aside_tells_idle_clients_in_an_answer_before_it_closes_on_them() {
+    let one = endpoint("one").await;
+    let edge = Edge::start(world_of(&[&one]));
+    let address = edge.address();
+    let mut active = edge.connect().await;
+    active.get("/who").await;
+    let mut silent = edge.connect().await;
+    silent.get("/who").await;
+
+    let asking = async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let reply = active.get("/who").await;
+        assert!(active.is_closed().await);
+        reply
+    };
+    let (left, reply, silent_closed) = tokio::join!(
+        edge.proxy.step_aside(Duration::from_secs(30)),
+        asking,
+        silent.is_closed(),
+    );
+
+    assert_eq!(reply.status(), 200);
+    assert_eq!(reply.head.field("connection"), Some("close"));
+    assert!(silent_closed);
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
 async fn what_is_not_finished_at_the_deadline_is_cut_off_and_counted() {
     let one = endpoint("one").await;
     let edge = Edge::start(world_of(&[&one]));

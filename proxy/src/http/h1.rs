@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::Version;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::client::{After, Client, H1Client, compose_refusal};
@@ -22,6 +23,8 @@ use crate::config::Limits;
 use crate::h1::head::{self, Form, HeadLimits, Scanner};
 use crate::io::Wire;
 use crate::metrics;
+use crate::random;
+use crate::shared::Phase;
 use crate::signal::Listening;
 
 /// Room for one read of a head.
@@ -34,6 +37,11 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How long a new connection may take to its first byte while draining.
 const LATE_FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// How long an idle client may take to its next request once a successor serves. Its answer tells
+/// that the connection ends, which cannot cross with another request as our closing could.
+const IDLE_AFTER_HANDOVER: Duration = Duration::from_secs(3);
+/// So much longer at most, so that idle clients don't all come back in the same moment.
+const IDLE_SPREAD_MAX: Duration = Duration::from_secs(3);
 /// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -57,6 +65,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
             wire,
             limits: &limits,
             draining: &draining,
+            phase: &inbound.worker.shared.phase,
             first,
             may_be_http2: may_be_http2 && first,
         };
@@ -91,6 +100,11 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
             }
         }
     }
+}
+
+fn spread() -> Duration {
+    let part = random::number() % IDLE_SPREAD_MAX.as_millis() as u64;
+    Duration::from_millis(part)
 }
 
 async fn one_request(
@@ -192,6 +206,7 @@ struct Reading<'a> {
     wire: &'a Wire,
     limits: &'a Limits,
     draining: &'a Listening,
+    phase: &'a watch::Sender<Phase>,
     first: bool,
     may_be_http2: bool,
 }
@@ -220,11 +235,13 @@ impl Reading<'_> {
                 return Poll::Ready(readable.is_ok());
             }
             if !leaving && self.draining.poll_raised(cx).is_ready() {
-                if !self.first {
-                    return Poll::Ready(false);
-                }
+                let patience = match *self.phase.borrow() {
+                    Phase::SteppingAside => IDLE_AFTER_HANDOVER + spread(),
+                    _ if self.first => LATE_FIRST_REQUEST,
+                    _ => return Poll::Ready(false),
+                };
                 leaving = true;
-                until = until.min(clock::now() + LATE_FIRST_REQUEST);
+                until = until.min(clock::now() + patience);
             }
             alarm.poll_due(cx, until).map(|()| false)
         })
