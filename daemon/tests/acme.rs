@@ -2,7 +2,7 @@
 //! over a restart; and what happens when the authority refuses.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod authority;
+mod pebble;
 mod world;
 
 use std::io::{Read as _, Write as _};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use authority::{Outside, Pebble, Place, free_port};
+use pebble::{Outside, Pebble, Place, free_port};
 use sealane_testkit::ScriptedEndpoint;
 use sha2::{Digest as _, Sha256};
 use world::{Sealane, curl, text, until};
@@ -276,6 +276,31 @@ fn a_restart_finds_account_and_certificates_on_disk() {
     assert_eq!(get(&sealane, "one.acme.test", &root).unwrap(), "200");
     assert_eq!(get(&sealane, "three.acme.test", &root).unwrap(), "200");
     assert!(!sealane.log().contains("ordering a certificate"));
+}
+
+#[test]
+fn an_authority_that_has_forgotten_the_account_is_given_a_new_one() {
+    let stage = Stage::new();
+    let (mut sealane, pebble) = stage.start("http-01");
+    let kept = stage.kept(&["one.acme.test"]);
+    until("the certificate is on disk", || kept.exists());
+    sealane.signal("TERM");
+    sealane.wait();
+    // It keeps nothing over a restart.
+    drop(pebble);
+    std::fs::remove_file(&kept).unwrap();
+
+    let (sealane, pebble) = stage.start("http-01");
+    let root = pebble.root();
+
+    until("a certificate serves", || {
+        get(&sealane, "one.acme.test", &root).is_ok()
+    });
+    let folder = std::fs::read_dir(kept.parent().unwrap()).unwrap();
+    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let accounts: Vec<String> = names.filter(|name| name.starts_with("account-")).collect();
+    let aside = accounts.iter().filter(|name| name.contains(".broken-"));
+    assert_eq!((accounts.len(), aside.count()), (2, 1), "{accounts:?}");
 }
 
 #[test]
