@@ -41,6 +41,8 @@ pub struct Validity {
 pub struct Plan {
     /// As many as the configuration file names.
     certificates: BTreeMap<Names, Track>,
+    /// At most [`ORDERS_AT_ONCE`]; also orders for what is not wanted any more.
+    under_way: BTreeSet<Names>,
     /// When orders began, within the last hour: at most [`ORDERS_PER_HOUR`].
     begun: VecDeque<Timestamp>,
     /// The authority asked to be left alone until then.
@@ -57,7 +59,6 @@ struct Track {
     /// The authority asked to be left alone with these names until then.
     quiet_until: Timestamp,
     failures: u32,
-    under_way: bool,
 }
 
 /// An order that is to begin now.
@@ -90,6 +91,7 @@ impl Plan {
     pub fn new(retry: Duration, seed: u64) -> Self {
         Self {
             certificates: BTreeMap::new(),
+            under_way: BTreeSet::new(),
             begun: VecDeque::new(),
             quiet_until: Timestamp::default(),
             retry,
@@ -148,19 +150,18 @@ impl Plan {
         due.sort();
         let mut begun = Vec::new();
         for (_, names) in due {
-            let is_full = self.under_way() >= ORDERS_AT_ONCE || self.begun.len() >= ORDERS_PER_HOUR;
+            let is_full =
+                self.under_way.len() >= ORDERS_AT_ONCE || self.begun.len() >= ORDERS_PER_HOUR;
             if is_full {
                 break;
             }
             if self.is_blocked(&names) {
                 continue;
             }
-            if let Some(track) = self.certificates.get_mut(&names) {
-                track.under_way = true;
-                self.begun.push_back(now);
-                let failures = track.failures;
-                begun.push(Due { names, failures });
-            }
+            let failures = self.certificates.get(&names).map_or(0, |t| t.failures);
+            self.under_way.insert(names.clone());
+            self.begun.push_back(now);
+            begun.push(Due { names, failures });
         }
         begun
     }
@@ -168,7 +169,7 @@ impl Plan {
     /// When [`Plan::begin`] may have something to begin. `None`: not before an order ends.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
-        if self.under_way() >= ORDERS_AT_ONCE {
+        if self.under_way.len() >= ORDERS_AT_ONCE {
             return None;
         }
         let tracks = self.certificates.iter();
@@ -189,9 +190,9 @@ impl Plan {
         if let End::Failed(Asked::ForAll(pause)) = end {
             self.quiet_until = now + pause.min(ASKED_PAUSE_MAX);
         }
+        self.under_way.remove(names);
         let pause = self.pause(names);
         let track = self.certificates.get_mut(names)?;
-        track.under_way = false;
         match end {
             End::Issued(held) => {
                 track.failures = 0;
@@ -219,19 +220,11 @@ impl Plan {
             .map(|(names, track)| (names, track.held))
     }
 
-    fn under_way(&self) -> usize {
-        let tracks = self.certificates.values();
-        tracks.filter(|track| track.under_way).count()
-    }
-
     /// An order that has a name in common is under way: a name's challenge is answered for one
     /// order at a time.
     fn is_blocked(&self, names: &Names) -> bool {
-        let mut others = self
-            .certificates
-            .iter()
-            .filter(|(_, track)| track.under_way);
-        others.any(|(other, _)| other.iter().any(|name| names.contains(name)))
+        let mut others = self.under_way.iter();
+        others.any(|other| other.iter().any(|name| names.contains(name)))
     }
 
     /// Forgets orders of more than an hour ago, and pauses that only a clock which was set back can

@@ -1,5 +1,7 @@
 //! The plan as values, in virtual time.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const DAY: u64 = 24 * 3600;
@@ -268,4 +270,72 @@ fn a_clock_that_is_set_back_stops_nothing() {
     plan.end(at(future), &names("two.test"), asked);
 
     assert_eq!(begun(&mut plan, 0), ["one.test", "two.test"]);
+}
+
+/// What can happen to a plan.
+#[derive(Clone, Debug)]
+enum Event {
+    Pass(u64),
+    /// Which of the orders under way ends, and how.
+    End(usize, u8, u64),
+    /// Which of all certificates are wanted from now on.
+    Want(u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (0..7_200_u64).prop_map(Event::Pass),
+        (any::<usize>(), 0..4_u8, 0..200_000_u64)
+            .prop_map(|(which, how, seconds)| Event::End(which, how, seconds)),
+        any::<u8>().prop_map(Event::Want),
+    ]
+}
+
+const ALL: [&str; 8] = ["a", "b", "c", "d", "a e", "e f", "g", "h"];
+
+proptest! {
+    #[test]
+    fn whatever_happens_orders_are_bounded_and_the_plan_never_spins(
+        events in proptest::collection::vec(event(), 1..200),
+        seed in any::<u64>(),
+    ) {
+        let mut plan = Plan::new(RETRY, seed);
+        let (mut now, mut under_way, mut begun) = (0, Vec::<Names>::new(), Vec::new());
+        want(&mut plan, now, &ALL, &[]);
+        for event in events {
+            match event {
+                Event::Pass(seconds) => now += seconds,
+                Event::Want(mask) => {
+                    let chosen = ALL.iter().enumerate().filter(|(n, _)| mask >> n & 1 == 1);
+                    let chosen: Vec<&str> = chosen.map(|(_, text)| *text).collect();
+                    want(&mut plan, now, &chosen, &[]);
+                }
+                Event::End(..) if under_way.is_empty() => {}
+                Event::End(which, how, seconds) => {
+                    let names = under_way.swap_remove(which % under_way.len());
+                    let pause = Duration::from_secs(seconds);
+                    let end = match how {
+                        0 => End::Issued(valid(now, now + seconds)),
+                        1 => End::Failed(Asked::Nothing),
+                        2 => End::Failed(Asked::ForThisOrder(pause)),
+                        _ => End::Failed(Asked::ForAll(pause)),
+                    };
+                    plan.end(at(now), &names, end);
+                }
+            }
+            for due in plan.begin(at(now)) {
+                prop_assert!(plan.is_wanted(&due.names));
+                under_way.push(due.names);
+                begun.push(now);
+            }
+            let within_an_hour = begun.iter().filter(|then| now < **then + 3_600);
+            prop_assert!(within_an_hour.count() <= ORDERS_PER_HOUR);
+            prop_assert!(plan.begin(at(now)).is_empty());
+            prop_assert!(plan.wake_at().is_none_or(|wake| wake > at(now)), "it spins");
+            prop_assert!(under_way.len() <= ORDERS_AT_ONCE);
+            let names: Vec<_> = under_way.iter().flat_map(Names::iter).collect();
+            let different: BTreeSet<_> = names.iter().collect();
+            prop_assert_eq!(names.len(), different.len(), "a name is in two orders");
+        }
+    }
 }
