@@ -138,9 +138,9 @@ impl Drop for Pebble {
 /// of its own.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 28_000 + u16::try_from(std::process::id() % 200).unwrap() * 20;
+    let base = 26_000 + u16::try_from(std::process::id() % 60).unwrap() * 100;
     loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
