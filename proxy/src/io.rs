@@ -4,6 +4,7 @@
 //! exchange, so that the driver can ask whether more may be sent, flush, or see the peer leave,
 //! while the codec holds the stream. All of it stays on one thread; the lock is never contended.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,25 @@ const COALESCE_MAX: usize = 16 * 1024;
 /// Bytes read ahead of the codec at most, while looking whether the peer is still there. When
 /// full, looking stops: a peer that sends is there.
 const AHEAD_MAX: usize = 1024;
+
+/// Bytes that are read at once on their way to somewhere else.
+const SCRATCH: usize = 64 * 1024;
+
+thread_local! {
+    /// Holds nothing between two calls.
+    static SCRATCH_OF_THREAD: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into());
+}
+
+fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH_OF_THREAD.with_borrow_mut(|scratch| work(scratch))
+}
+
+/// Which side of a move broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    From,
+    To,
+}
 
 /// The bytes below: plain, or inside TLS on either side.
 #[derive(Debug)]
@@ -168,9 +188,27 @@ impl Inner {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
+        if most < WRITE_DIRECT_MIN {
+            return self.poll_fill_little(cx, buf, most);
+        }
         buf.reserve(most);
         let mut room = buf.limit(most);
         tokio_util::io::poll_read_buf(Pin::new(&mut self.transport), cx, &mut room)
+    }
+
+    /// By way of the thread's scratch: the buffer grows by what arrived, not by what might have.
+    fn poll_fill_little(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        with_scratch(|scratch| {
+            let mut read = ReadBuf::new(&mut scratch[..most]);
+            ready!(self.transport.poll_read(cx, &mut read))?;
+            buf.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
     }
 
     /// As [`Inner::poll_read`], within `read_max`.
@@ -338,6 +376,26 @@ impl Wire {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         self.inner().poll_fill(cx, buf, most)
+    }
+
+    /// Moves at most `most` bytes of what `from` sends, by way of the thread's scratch: nothing is
+    /// allocated but for what the socket does not take. To be called when [`Wire::poll_ready`] says
+    /// so. Ready(0) is the end of `from`.
+    pub(crate) fn poll_pass(
+        &self,
+        cx: &mut Context<'_>,
+        from: &Self,
+        most: usize,
+    ) -> Poll<Result<usize, Side>> {
+        let mut from = from.inner();
+        with_scratch(|scratch| {
+            let most = most.min(scratch.len());
+            let mut read = ReadBuf::new(&mut scratch[..most]);
+            ready!(from.poll_read(cx, &mut read)).map_err(|_| Side::From)?;
+            let mut to = self.inner();
+            to.write_behind(cx, read.filled()).map_err(|_| Side::To)?;
+            Poll::Ready(Ok(read.filled().len()))
+        })
     }
 
     /// Looks whether the peer has left, while nothing is expected from it. What it sends

@@ -50,10 +50,15 @@ fn is_plain_host(host: &[u8]) -> bool {
     let name_end = memchr::memchr(b':', host).unwrap_or(host.len());
     let (name, port) = host.split_at(name_end);
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let digits = port.get(1..).unwrap_or_default();
+    let number = digits.iter().take(5).fold(0_u32, |sum, digit| {
+        sum * 10 + u32::from(digit.wrapping_sub(b'0'))
+    });
     !name.is_empty()
         && name.iter().all(is_plain)
-        && port.len() <= 5
-        && port.iter().skip(1).all(u8::is_ascii_digit)
+        && digits.len() <= 5
+        && digits.iter().all(u8::is_ascii_digit)
+        && number <= u32::from(u16::MAX)
 }
 
 /// Brings the head into its normal form.
@@ -200,6 +205,8 @@ mod tests {
             "x:",
             "9",
             "-",
+            "x:65535",
+            "x:65536",
             "x:99999",
             "",
         ] {

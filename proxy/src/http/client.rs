@@ -110,6 +110,30 @@ impl Client {
         room.max(PIECE_MIN)
     }
 
+    /// Where the answer's bytes may be written as they are, and how many are owed; `None` where
+    /// they are framed.
+    pub(crate) fn passable(&self) -> Option<(&Wire, u64)> {
+        match self {
+            Self::H1(h1) => match h1.sending {
+                Sending::Length(owed) => Some((&h1.wire, owed)),
+                _ => None,
+            },
+            Self::H2(_) => None,
+        }
+    }
+
+    /// So many bytes were written that way.
+    pub(crate) fn note_passed(&mut self, bytes: u64) {
+        if let Self::H1(h1) = self
+            && let Sending::Length(owed) = h1.sending
+        {
+            h1.sending = match owed.saturating_sub(bytes) {
+                0 => Sending::Ended,
+                left => Sending::Length(left),
+            };
+        }
+    }
+
     /// Ready when everything sent is out of our hands (HTTP/1) or queued (HTTP/2).
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {

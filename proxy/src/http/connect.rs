@@ -171,8 +171,8 @@ impl Connections {
             self.count(selected, |metrics| metrics.reuses.increment(1));
             return Ok(Endpoint::H1(Box::new(H1Endpoint::new(wire, true))));
         }
-        let opening = Box::pin(self.open_new(&key, selected));
-        tokio::time::timeout(within, opening)
+        let opening = tokio::time::timeout(within, self.open_new(&key, selected));
+        Box::pin(opening)
             .await
             .unwrap_or(Err(Failure::ConnectTimedOut))
     }

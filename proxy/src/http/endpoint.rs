@@ -93,6 +93,30 @@ impl Endpoint {
         }
     }
 
+    /// Where the answer's bytes can be read as they are, and how many are left; `None` where they are
+    /// framed, or few.
+    pub(crate) fn passable(&self) -> Option<(&Wire, u64)> {
+        match self {
+            Self::H1(h1) if h1.arrived.is_empty() => match h1.body {
+                Body::Length(left) if left >= PASS_MIN => Some((&h1.wire, left)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// So many bytes were read that way.
+    pub(crate) fn note_passed(&mut self, bytes: u64) {
+        if let Self::H1(h1) = self
+            && let Body::Length(left) = h1.body
+        {
+            h1.body = match left.saturating_sub(bytes) {
+                0 => Body::Over,
+                left => Body::Length(left),
+            };
+        }
+    }
+
     /// Pieces of the answer are not larger than `most` bytes from now on. On HTTP/2 the windows
     /// that we grant do that.
     pub(crate) fn take_at_most(&mut self, most: usize) {
@@ -145,6 +169,9 @@ impl Endpoint {
 pub(crate) const ANSWER_HEAD_MAX: usize = 64 * 1024;
 /// Header fields of one head of an answer.
 const ANSWER_FIELDS_MAX: usize = 512;
+
+/// Bytes of a body that are worth passing by.
+const PASS_MIN: u64 = 16 * 1024;
 
 /// The lane of HTTP/1, by our strict codec.
 pub(crate) struct H1Endpoint {

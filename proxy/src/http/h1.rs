@@ -274,8 +274,8 @@ impl Reading<'_> {
                     Err(refusal) => return Read::Refused(refusal),
                 }
             }
-            arrived.reserve(HEAD_READ);
-            match self.wire.read(arrived).await {
+            let reading = poll_fn(|cx| self.wire.poll_fill(cx, arrived, HEAD_READ));
+            match reading.await {
                 Ok(0) | Err(_) => return Read::Closed,
                 Ok(_) => {}
             }

@@ -53,7 +53,8 @@ impl RequestHead {
 
     pub(crate) fn path(&self) -> &str {
         let target = self.target();
-        target.split_once('?').map_or(target, |(path, _)| path)
+        let end = memchr::memchr(b'?', target.as_bytes());
+        &target[..end.unwrap_or(target.len())]
     }
 
     /// Text of `Host`; empty if it is none.

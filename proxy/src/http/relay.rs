@@ -20,7 +20,7 @@ use super::headers::trailers_onward;
 use super::message::AnswerHead;
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::io::Gone;
+use crate::io::{Gone, Side};
 
 /// Bytes of a request's body that are kept for another attempt. With a larger one, what arrived is
 /// let go and the request is not repeated.
@@ -384,19 +384,12 @@ pub(crate) async fn relay(
                 Poll::Ready(Err(_)) => return Poll::Ready(Relayed::ClientGone),
                 Poll::Pending => false,
             };
-            if client_lets {
-                endpoint.take_at_most(client.room());
-                match endpoint.poll_piece(cx) {
-                    Poll::Ready(Ok(piece)) => {
-                        moved_at = clock::now();
-                        match pass(cx, client, piece, sent) {
-                            Ok(false) => continue,
-                            Ok(true) => return Poll::Ready(Relayed::Whole),
-                            Err(relayed) => return Poll::Ready(relayed),
-                        }
-                    }
-                    Poll::Ready(Err(failure)) => return Poll::Ready(Relayed::Endpoint(failure)),
-                    Poll::Pending => {}
+            if client_lets && let Poll::Ready(passed) = poll_pass(cx, client, endpoint, sent) {
+                moved_at = clock::now();
+                match passed {
+                    Ok(false) => continue,
+                    Ok(true) => return Poll::Ready(Relayed::Whole),
+                    Err(relayed) => return Poll::Ready(relayed),
                 }
             }
             if upload.is_over() {
@@ -440,6 +433,52 @@ pub(crate) async fn relay(
     .await
 }
 
+/// Moves one piece. Whether it was the answer's end.
+fn poll_pass(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    sent: &mut u64,
+) -> Poll<Result<bool, Relayed>> {
+    if let Some(passed) = poll_pass_by(cx, client, endpoint, sent) {
+        return passed;
+    }
+    endpoint.take_at_most(client.room());
+    endpoint.poll_piece(cx).map(|piece| match piece {
+        Ok(piece) => pass(cx, client, piece, sent),
+        Err(failure) => Err(Relayed::Endpoint(failure)),
+    })
+}
+
+/// Moves bytes of a large body from HTTP/1 to HTTP/1 without holding them. `None`: not such a body.
+fn poll_pass_by(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    sent: &mut u64,
+) -> Option<Poll<Result<bool, Relayed>>> {
+    let (from, left) = endpoint.passable()?;
+    let (to, owed) = client.passable()?;
+    if left != owed {
+        return None; // the general way finds out what is wrong
+    }
+    let most = usize::try_from(left).unwrap_or(usize::MAX);
+    let passed = match to.poll_pass(cx, from, most) {
+        Poll::Pending => return Some(Poll::Pending),
+        Poll::Ready(passed) => passed,
+    };
+    Some(Poll::Ready(match passed {
+        Ok(0) | Err(Side::From) => Err(Relayed::Endpoint(Failure::Closed)),
+        Err(Side::To) => Err(Relayed::ClientGone),
+        Ok(bytes) => {
+            *sent += bytes as u64;
+            endpoint.note_passed(bytes as u64);
+            client.note_passed(bytes as u64);
+            Ok(bytes as u64 == left)
+        }
+    }))
+}
+
 /// Whether this was the answer's end.
 fn pass(
     cx: &mut Context<'_>,
@@ -467,6 +506,11 @@ fn pass(
 
 /// Waits until the client's side is written out. `false`: it was not, within `idle` of silence.
 pub(crate) async fn flush(client: &mut Client, idle: Duration) -> bool {
+    let at_once = poll_fn(|cx| Poll::Ready(client.poll_flush(cx))).await;
+    if let Poll::Ready(flushed) = at_once {
+        return flushed.is_ok();
+    }
     let flushed = poll_fn(|cx| client.poll_flush(cx));
-    matches!(tokio::time::timeout(idle, flushed).await, Ok(Ok(())))
+    let flushed = Box::pin(tokio::time::timeout(idle, flushed));
+    matches!(flushed.await, Ok(Ok(())))
 }
