@@ -137,7 +137,7 @@ pub fn write(path: &Path, node: &str, remembered: &Remembered) -> io::Result<u64
     Ok(text.len() as u64)
 }
 
-/// The map as one process hands it to another: what [`write`] would write.
+/// The map as one process hands it to another: what [`write()`] would write.
 ///
 /// # Errors
 /// It cannot be spelled, by a fault of our own.
