@@ -1232,3 +1232,142 @@ fn no_text_makes_it_panic() {
         }
     }
 }
+
+/// One route with these keys, on line 9.
+#[track_caller]
+fn check_route(keys: &str, wanted: &[&str]) {
+    let text = BASE.replace(
+        "routes: [{ pool: api }]",
+        &format!("routes:\n- {{ {keys} }}"),
+    );
+    check(&text, wanted);
+}
+
+#[test]
+fn a_route_does_one_of_three_things() {
+    check_route("name: a", &["9:3: the route leads nowhere"]);
+    check_route(
+        "pool: api, respond: {}",
+        &["9:25: a route has either `pool` or `respond`, not both"],
+    );
+    check_route(
+        "respond: {}, rewrite: { prefix: /x }",
+        &["9:27: `rewrite` changes what endpoints see, and this route has none"],
+    );
+}
+
+#[test]
+fn headers_that_frame_messages_are_not_changed_by_rules() {
+    check_route(
+        "pool: api, request_headers: { set: { Content-Length: \"1\" }, remove: [host, a b] }",
+        &[
+            "9:42: `content-length` frames messages or speaks of one connection alone",
+            "9:74: the host is not changed as a header",
+            "9:80: `a b` is no header field's name",
+        ],
+    );
+}
+
+#[test]
+fn a_template_has_known_placeholders_and_paired_braces() {
+    check_route(
+        "pool: api, response_headers: { set: { a: \"{client_id}\", b: \"{host\", c: \"}\" } }",
+        &[
+            "9:46: there is no placeholder `{client_id}`",
+            "9:64: a brace stands alone",
+            "9:76: a brace stands alone",
+        ],
+    );
+    let lawful = "pool: api, response_headers: { set: { a: \"{{{host}}} {path}\" } }";
+    let text = BASE.replace(
+        "routes: [{ pool: api }]",
+        &format!("routes: [{{ {lawful} }}]"),
+    );
+    load(&text).unwrap();
+}
+
+#[test]
+fn a_redirect_leads_somewhere_else() {
+    check_route(
+        "redirect: {}",
+        &["9:15: the redirect leads to where the client is"],
+    );
+    check_route(
+        "redirect: { host: \"a.test:81\", path: /a, prefix: /b }",
+        &[
+            "9:23: `a.test:81` is no host",
+            "9:42: a redirect has either `prefix` or `path`, not both",
+        ],
+    );
+    check_route(
+        "redirect: { host: a.test, status: 304 }",
+        &["9:39: `routes[0].redirect.status`: `304` is no status of a redirect"],
+    );
+}
+
+#[test]
+fn answers_of_our_own_have_one_body_and_a_type() {
+    check_route(
+        "respond: { body: a, file: b }",
+        &["9:31: an answer has either `body` or `file`, not both"],
+    );
+    check_route(
+        "respond: { status: 204, body: a }",
+        &["9:24: an answer with the status 204 has no body"],
+    );
+    check_route(
+        "respond: { content_type: html }",
+        &["9:30: `html` is no media type"],
+    );
+    check_route(
+        "respond: { file: absent }",
+        &["9:22: /nonexistent/absent cannot be read: No such file or directory (os error 2)"],
+    );
+}
+
+#[test]
+fn cors_with_credentials_names_its_origins() {
+    check_route(
+        "pool: api, cors: { origins: \"*\", credentials: true }",
+        &["9:33: with credentials the origins must be named"],
+    );
+    check_route(
+        "pool: api, cors: { origins: [a.test, \"https://a.test/\", \"HTTPS://a.test\"] }",
+        &[
+            "9:34: `a.test` is no origin",
+            "9:42: `https://a.test/` is no origin",
+            "9:61: `HTTPS://a.test` is no origin",
+        ],
+    );
+}
+
+#[test]
+fn compression_knows_its_codings_and_types() {
+    check_route(
+        "pool: api, compression: { encodings: [gzip, zst], types: [\"*/*\", html], level: 10 }",
+        &[
+            "9:49: `routes[0].compression.encodings[1]`: `zst` isn't known",
+            "9:63: `*/*` is no media type",
+            "9:70: `html` is no media type",
+            "9:84: `routes[0].compression.level`: `10` is out of range",
+        ],
+    );
+}
+
+#[test]
+fn maintenance_comes_and_goes_with_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = BASE.replace(
+        "routes: [{ pool: api }]",
+        "routes: [{ pool: api, maintenance: { when_file: down } }]",
+    );
+    let in_force = || {
+        let loaded = load_in(dir.path(), &text).unwrap();
+        assert!(loaded.files.contains(&dir.path().join("down")));
+        loaded.rules.proxy.routes[0].options.maintenance.is_some()
+    };
+
+    assert!(!in_force());
+    std::fs::write(dir.path().join("down"), "").unwrap();
+    assert!(in_force());
+}

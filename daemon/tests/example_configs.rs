@@ -6,7 +6,7 @@ use std::time::Duration;
 use sealane::config::{Loaded, load, load_text, schema};
 use sealane_control::config::ProbeKind;
 use sealane_model::{Addresses, AllDown, IdBook, Roots, Target};
-use sealane_proxy::config::{HostPattern, ListenerProtocol};
+use sealane_proxy::config::{Action, Destination, HostPattern, ListenerProtocol};
 use sealane_steering::SteeringPolicy;
 use serde_json::Value;
 
@@ -161,13 +161,16 @@ fn the_users_file_means_what_it_says() {
         route.when.host,
         Some(HostPattern::Exact("api.certmanager.com".into()))
     );
-    let SteeringPolicy::WeightedLatency(_) = &*route.steering else {
-        panic!("{:?}", route.steering);
+    let Action::Forward(Destination { steering, .. }) = &route.action else {
+        panic!("{:?}", route.action);
+    };
+    let SteeringPolicy::WeightedLatency(_) = &**steering else {
+        panic!("{steering:?}");
     };
     let weights: Vec<u32> = pool
         .members
         .iter()
-        .map(|m| route.steering.weight(m.region).get())
+        .map(|m| steering.weight(m.region).get())
         .collect();
     assert_eq!(weights, [33, 33, 34]);
     let listener = &rules.proxy.listeners[0];
@@ -214,14 +217,17 @@ fn the_short_form_stands_beside_the_rest() {
         ["api", "legacy", "postgres", "mail", "shop.example.com"]
     );
     let listeners: Vec<&str> = rules.proxy.listeners.iter().map(|l| &*l.name).collect();
-    assert_eq!(listeners, ["web", "database", "mail", "secure"]);
+    assert_eq!(listeners, ["web", "database", "mail", "plain", "secure"]);
     let routes: Vec<&str> = rules
         .proxy
         .routes
         .iter()
         .map(|route| &*route.name)
         .collect();
-    assert_eq!(routes, ["legacy", "api", "shop.example.com"]);
+    assert_eq!(
+        routes,
+        ["legacy", "/old", "/robots.txt", "api", "shop.example.com"]
+    );
     assert_eq!(rules.dns.zones.len(), 2);
 }
 

@@ -45,7 +45,9 @@ use sealane_model::{PoolId, Ratio, Snapshot};
 use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy, Weights};
 use sealane_testkit::{Names, World};
 
-use crate::config::{HostPattern, RetryPolicy, Route, RouteMatch, Timeouts};
+use crate::config::{
+    Action, Destination, HostPattern, RetryPolicy, Route, RouteMatch, RouteOptions, Timeouts,
+};
 use crate::h1::head;
 use crate::http::fields::Fields;
 use crate::http::headers::{Forwarding, PeerText, request_id, toward_endpoint};
@@ -105,8 +107,10 @@ fn route(at: usize, count: usize) -> Route {
             host,
             ..RouteMatch::default()
         },
-        pool: PoolId::from_index(0).expect("0 is an index"),
-        steering: Arc::new(SteeringPolicy::Nearest),
+        action: Action::Forward(Destination {
+            pool: PoolId::from_index(0).expect("0 is an index"),
+            steering: Arc::new(SteeringPolicy::Nearest),
+        }),
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             attempt: Duration::from_secs(5),
@@ -118,6 +122,7 @@ fn route(at: usize, count: usize) -> Route {
             budget: Ratio::new(0.2).expect("a ratio"),
         },
         body_max: None,
+        options: RouteOptions::default(),
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! Built by the daemon from the configuration file. Holds rules only, never health.
 
+// Said in full for the bench, which takes this file in from elsewhere.
+#[path = "config/options.rs"]
+mod options;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +15,12 @@ use ipnet::IpNet;
 use sealane_model::{PoolId, Ratio};
 use sealane_steering::{GeoTable, SteeringPolicy};
 use sealane_tls::ServerTls;
+
+pub use self::options::{
+    AllowedHeaders, Compression, Cors, Encoding, FIXED_BODY_MAX, FixedAnswer, HeaderEdits,
+    Maintenance, NewPath, OriginPattern, Origins, Part, Placeholder, Redirect, Rewrite,
+    RouteOptions, Template, TypePattern,
+};
 
 /// The proxy's rules. Replaced whole on reload.
 #[derive(Clone, Debug)]
@@ -37,6 +47,8 @@ pub struct Listener {
     /// Who says in a PROXY header whom each connection is from. Connections from elsewhere are
     /// their sender's own.
     pub senders: Vec<IpNet>,
+    /// Every request over plain HTTP is sent to the same place by HTTPS, at this port.
+    pub redirect_to_https: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +76,7 @@ impl ListenerProtocol {
     }
 }
 
-/// Who serves the sessions of a listener that is not HTTP's.
+/// Who serves: a route's requests, or the sessions of a listener that is not HTTP's.
 #[derive(Clone, Debug)]
 pub struct Destination {
     pub pool: PoolId,
@@ -110,12 +122,21 @@ pub struct Route {
     /// How metrics and logs call it.
     pub name: Arc<str>,
     pub when: RouteMatch,
-    pub pool: PoolId,
-    pub steering: Arc<SteeringPolicy>,
+    pub action: Action,
     pub timeouts: Timeouts,
     pub retry: RetryPolicy,
     /// Largest request body in bytes; more is refused with 413. `None`: no limit.
     pub body_max: Option<u64>,
+    pub options: RouteOptions,
+}
+
+/// What becomes of a route's requests.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// An endpoint answers.
+    Forward(Destination),
+    Redirect(Redirect),
+    Respond(FixedAnswer),
 }
 
 /// All that is given must hold.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ::http::{Method, Uri};
 use sealane_steering::{Ask, ClientPlace, Decision, How};
 
+use crate::config::Action;
 use crate::http::fields::Fields;
 use crate::shared::Shared;
 
@@ -16,6 +17,8 @@ pub enum ExplainError {
     Url(String),
     #[error("no route matches {host}{path}")]
     NoRoute { host: String, path: String },
+    #[error("the route {route} answers by itself, without an endpoint")]
+    NoPool { route: String },
 }
 
 pub(crate) fn explain(
@@ -34,12 +37,16 @@ pub(crate) fn explain(
         host: host.to_owned(),
         path: uri.path().to_owned(),
     })?;
+    let Action::Forward(to) = &route.rule.action else {
+        let route = route.rule.name.to_string();
+        return Err(ExplainError::NoPool { route });
+    };
+    let pool = to.pool;
     let place = ClientPlace::locate(client, How::Connection, &rules.config.geo);
     let world = shared.world.load_full();
-    let policy = &route.rule.steering;
     let ask = Ask {
-        pool: route.rule.pool,
-        policy,
+        pool,
+        policy: &to.steering,
         place: &place,
         // Requests spread by a number of their own; this is the one they would all have if their
         // choice stuck to the client's network.
@@ -48,7 +55,7 @@ pub(crate) fn explain(
     let explanation = sealane_steering::explain(&ask, &world);
     let mut notes = Vec::new();
     for region in explanation.ranking.regions() {
-        let Some((member, _)) = world.member(route.rule.pool, region) else {
+        let Some((member, _)) = world.member(pool, region) else {
             continue;
         };
         let usable = sealane_steering::usable(member, &world);
@@ -63,8 +70,8 @@ pub(crate) fn explain(
     }
     Ok(Decision {
         via: route.rule.name.to_string(),
-        pool: route.rule.pool,
-        policy: policy.as_str(),
+        pool,
+        policy: to.steering.as_str(),
         place,
         explanation,
         world: Arc::clone(&world),

@@ -392,7 +392,7 @@ fn bind_new(
             .map_err(failed)?;
             let kept: Result<_, _> = sockets.iter().map(Socket::try_clone).collect();
             let kept = kept.map_err(failed)?;
-            let rule = ListenerRule::new(&listener.name, &listener.protocol, &listener.senders);
+            let rule = ListenerRule::new(listener, &listener.protocol);
             new.push(Bound {
                 name: Arc::clone(&listener.name),
                 asked: *asked,
@@ -430,7 +430,7 @@ fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
     let protocol = listener
         .protocol
         .keeping_tickets_of(&bound.state.rule.load().protocol);
-    let rule = ListenerRule::new(&listener.name, &protocol, &listener.senders);
+    let rule = ListenerRule::new(listener, &protocol);
     bound.state.rule.store(Arc::new(rule));
     true
 }

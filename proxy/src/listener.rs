@@ -24,7 +24,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::challenge::Challenges;
-use crate::config::ListenerProtocol;
+use crate::config::{Listener, ListenerProtocol};
 use crate::http::context::Inbound;
 use crate::http::h1::Served;
 use crate::http::headers::PeerText;
@@ -62,6 +62,7 @@ pub(crate) struct ListenerState {
 pub(crate) struct ListenerRule {
     pub(crate) name: Arc<str>,
     pub(crate) protocol: ListenerProtocol,
+    pub(crate) redirect_to_https: Option<u16>,
     pub(crate) metrics: ListenerMetrics,
     /// As in the configuration.
     senders: Vec<IpNet>,
@@ -72,7 +73,8 @@ pub(crate) struct ListenerRule {
 }
 
 impl ListenerRule {
-    pub(crate) fn new(name: &Arc<str>, protocol: &ListenerProtocol, senders: &[IpNet]) -> Self {
+    /// `protocol`: the listener's, or that with what was kept of an earlier one.
+    pub(crate) fn new(listener: &Listener, protocol: &ListenerProtocol) -> Self {
         let names = match protocol {
             ListenerProtocol::TlsPassthrough {
                 names, otherwise, ..
@@ -80,11 +82,12 @@ impl ListenerRule {
             _ => None,
         };
         let rule = Self {
-            senders: senders.to_vec(),
+            senders: listener.senders.clone(),
             names,
-            name: Arc::clone(name),
+            name: Arc::clone(&listener.name),
             protocol: protocol.clone(),
-            metrics: ListenerMetrics::new(name),
+            redirect_to_https: listener.redirect_to_https,
+            metrics: ListenerMetrics::new(&listener.name),
             sessions: OnceLock::new(),
         };
         if !protocol.is_http() {
@@ -265,6 +268,7 @@ async fn connection(
         worker: Rc::clone(&worker),
         peer: PeerText::new(caller.source.ip()),
         scheme,
+        redirect_to_https: gauged.0.redirect_to_https,
     };
     match &gauged.0.protocol {
         ListenerProtocol::Http => {

@@ -42,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) endpoints: Endpoints,
     /// Bytes of requests' bodies that are kept for another attempt.
     pub(crate) kept_for_replay: Rc<Cell<usize>>,
+    /// Bytes that compressors of answers hold.
+    pub(crate) held_by_squeezes: Rc<Cell<usize>>,
     /// What TCP sessions move their bytes with.
     pub(crate) kit: Kit,
     pub(crate) watch: Watch,
@@ -95,6 +97,7 @@ async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
         endpoints: Endpoints::new(Arc::clone(&shared.loads)),
         draining: Rc::default(),
         kept_for_replay: Rc::default(),
+        held_by_squeezes: Rc::default(),
         kit: Kit::default(),
         watch: Watch::default(),
         shared,

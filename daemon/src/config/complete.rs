@@ -250,11 +250,21 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             timeouts,
             retry,
             body_max,
+            request_headers,
+            response_headers,
+            maintenance,
+            cors,
+            compression,
         } = defaults.value;
         let from = RouteSpec {
             timeouts,
             retry,
             body_max,
+            request_headers,
+            response_headers,
+            maintenance,
+            cors,
+            compression,
             ..RouteSpec::default()
         };
         for route in &mut routes.value.0 {

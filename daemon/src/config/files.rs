@@ -38,6 +38,14 @@ impl Files {
         self.read
     }
 
+    /// Whether there is such a file; from now on it is watched, for it may come and go.
+    pub(super) fn exists(&mut self, path: &Path) -> bool {
+        if !self.read.iter().any(|read| read == path) {
+            self.read.push(path.to_owned());
+        }
+        path.exists()
+    }
+
     /// When the newest file that was read so far was last changed, in seconds since 1970.
     pub(super) fn newest_change(&self) -> Option<u32> {
         let since = self

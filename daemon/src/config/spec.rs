@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emit, shape};
 use super::error::Mistake;
 use super::unit::{
-    Bind, Degrees, Flag, Host, Ip, Lifetime, Net, Period, Reach, Seconds, Secret, Share, Size,
-    SizeOrNone, Statuses, Text, TlsVersionText, UnhealthyShare, Version, Whole,
+    Bind, Degrees, Flag, Host, Ip, Lifetime, Net, Period, Reach, RedirectStatus, Seconds, Secret,
+    Share, Size, SizeOrNone, Statuses, Text, TlsVersionText, UnhealthyShare, Version, Whole,
 };
 use super::yaml::{Kind, Node};
 
@@ -125,6 +125,16 @@ shape! {
         retry: RetrySpec,
         /// Largest request body.
         body_max: SizeOrNone,
+        /// Changes to the headers that endpoints see.
+        request_headers: HeadersSpec,
+        /// Changes to the headers that clients see.
+        response_headers: HeadersSpec,
+        /// Nobody gets through but some.
+        maintenance: MaintenanceSpec,
+        /// Which other origins' pages may read answers.
+        cors: CorsSpec,
+        /// Which answers are compressed.
+        compression: CompressionSpec,
     }
     later ["hedge", "coalesce", "tier", "rate", "split"]
 }
@@ -434,6 +444,8 @@ shape! {
         on_down: OnDownWord,
         /// Connections that begin with a PROXY header, which says whom they are from.
         proxy_protocol: SendersSpec,
+        /// For `http`: every request is sent to the same place by HTTPS, at this port.
+        redirect_to_https: Whole<1, 65535>,
     }
     later ["role", "alpn", "limits", "quic"]
 }
@@ -598,25 +610,178 @@ choice! {
 }
 
 shape! {
-    /// Which requests go to which pool.
+    /// Which requests go to which pool, or are answered here.
     RouteSpec {
         /// How metrics and logs call it. Made of host and path when left out.
         name: Text,
         /// All that is given must hold. Every request when left out.
         r#match: MatchSpec = "{}",
-        /// The pool that serves.
-        pool: Text = required,
+        /// The pool that serves. This, `redirect` or `respond`.
+        pool: Text,
+        /// Where clients are sent instead.
+        redirect: RedirectSpec,
+        /// What is answered here, without an endpoint.
+        respond: RespondSpec,
         /// Time limits of requests.
         timeouts: TimeoutsSpec = "{}",
         /// When a request is tried again.
         retry: RetrySpec = "{}",
         /// Largest request body; more is refused with 413.
         body_max: SizeOrNone = "none",
+        /// Another path or host for endpoints.
+        rewrite: RewriteSpec,
+        /// Changes to the headers that endpoints see.
+        request_headers: HeadersSpec,
+        /// Changes to the headers that clients see, on every answer of the route.
+        response_headers: HeadersSpec,
+        /// Nobody gets through but some.
+        maintenance: MaintenanceSpec,
+        /// Which other origins' pages may read answers.
+        cors: CorsSpec,
+        /// Which answers are compressed. None when left out.
+        compression: CompressionSpec,
     }
-    later [
-        "tier", "timeout", "hedge", "coalesce", "split", "rewrite", "redirect", "headers", "rate",
-        "sticky", "mirror", "cache",
-    ]
+    later ["tier", "timeout", "hedge", "coalesce", "split", "rate", "sticky", "mirror", "cache"]
+}
+
+shape! {
+    /// Changes to headers: removed, then set, then added.
+    HeadersSpec {
+        /// Names.
+        remove: OneOrMany<Text>,
+        /// Values by name, instead of what is there. `{client_ip}` and the like stand for themselves.
+        set: Table<Text>,
+        /// Values by name, beside what is there.
+        add: Table<OneOrMany<Text>>,
+    }
+}
+
+shape! {
+    /// Another path or host for endpoints.
+    RewriteSpec {
+        /// In place of the route's `path_prefix`; in front of the path where the route has none.
+        prefix: Text,
+        /// The Host header, with a port where needed.
+        host: Text,
+    }
+    later ["regex", "path", "query"]
+}
+
+shape! {
+    /// Where clients are sent. What is left out stays as the client asked.
+    RedirectSpec {
+        /// 301, 302, 303, 307 or 308.
+        status: RedirectStatus = "308",
+        /// `http` or `https`.
+        scheme: SchemeWord,
+        /// A host name or address without a port.
+        host: Text,
+        /// Left out: the scheme's own, where scheme or host change.
+        port: Whole<1, 65535>,
+        /// In place of the route's `path_prefix`.
+        prefix: Text,
+        /// In place of the whole path.
+        path: Text,
+        /// Whether the query goes along.
+        query: QueryWord = "keep",
+    }
+    later ["regex"]
+}
+
+choice! {
+    /// How HTTP is spoken to us.
+    SchemeWord {
+        Http = "http",
+        Https = "https",
+    }
+}
+
+choice! {
+    /// What becomes of a query.
+    QueryWord {
+        Keep = "keep",
+        Drop = "drop",
+    }
+}
+
+shape! {
+    /// A fixed answer.
+    RespondSpec {
+        /// Its status.
+        status: Whole<200, 599> = "200",
+        /// Its body, as text. None when this and `file` are left out.
+        body: Text,
+        /// A file with its body: at most 1 MiB.
+        file: Text,
+        /// Its Content-Type, where it has a body.
+        content_type: Text = "text/plain; charset=utf-8",
+    }
+    later ["headers"]
+}
+
+shape! {
+    /// While it is in force, every request is answered here.
+    MaintenanceSpec {
+        /// Whether it is in force.
+        on: Flag = "true",
+        /// In force only while this file exists.
+        when_file: Text,
+        /// The answer's status.
+        status: Whole<200, 599> = "503",
+        /// The answer's body, as text.
+        body: Text = "Down for maintenance.",
+        /// A file with the answer's body, instead: at most 1 MiB.
+        file: Text,
+        /// The answer's Content-Type.
+        content_type: Text = "text/plain; charset=utf-8",
+        /// When clients may come back.
+        retry_after: Lifetime<1, 604_800>,
+        /// Clients that get through.
+        except: OneOrMany<Net>,
+    }
+}
+
+shape! {
+    /// Which other origins' pages may read answers (the Fetch standard's CORS). Preflights are answered here.
+    CorsSpec {
+        /// `https://app.example.com`, `https://*.example.com` for any below it, or `*` for all.
+        origins: OneOrMany<Text> = required,
+        /// Methods that pages may use.
+        methods: OneOrMany<Text> = "[GET, HEAD, POST]",
+        /// Headers that pages may send; `*` for any.
+        headers: OneOrMany<Text>,
+        /// Headers of answers that pages may read.
+        expose: OneOrMany<Text>,
+        /// Whether cookies and the like go along; never with the origin `*`.
+        credentials: Flag = "false",
+        /// How long a browser may remember a preflight's answer.
+        max_age: Lifetime<0, 86_400> = "10m",
+    }
+}
+
+shape! {
+    /// Which answers are compressed, and how.
+    CompressionSpec {
+        /// Of those that a client likes equally, the first. An empty list switches compression off.
+        encodings: OneOrMany<EncodingWord> = "[zstd, br, gzip]",
+        /// Media types; one `*` stands for anything.
+        types: OneOrMany<Text> = "[\"text/*\", application/json, \"application/*+json\", application/javascript, application/xml, \"application/*+xml\", application/wasm, image/svg+xml]",
+        /// Answers that are known to be smaller are left alone.
+        size_min: Size<0, 1_073_741_824> = "1KiB",
+        /// From 1 (fast) to 9 (small).
+        level: Whole<1, 9> = "4",
+    }
+    later ["dictionary"]
+}
+
+choice! {
+    /// A content coding.
+    EncodingWord {
+        Zstd = "zstd",
+        Brotli = "br",
+        Gzip = "gzip",
+    }
+    later ["deflate", "brotli"]
 }
 
 shape! {

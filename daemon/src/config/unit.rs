@@ -839,6 +839,40 @@ impl Leaf for Statuses {
 }
 leaf!([] Statuses);
 
+/// The status of a redirect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RedirectStatus(pub u16);
+
+impl RedirectStatus {
+    const LAWFUL: [u16; 5] = [301, 302, 303, 307, 308];
+}
+
+impl Leaf for RedirectStatus {
+    const NUMERIC: bool = true;
+
+    fn expected() -> String {
+        "301, 302, 303, 307 or 308".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        let status = text.parse::<u16>().map_err(|_| Wrong::default())?;
+        if Self::LAWFUL.contains(&status) {
+            Ok(Self(status))
+        } else {
+            Err(Wrong::because("is no status of a redirect"))
+        }
+    }
+
+    fn write(&self) -> Out {
+        Out::Plain(self.0.to_string())
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "integer", "enum": Self::LAWFUL })
+    }
+}
+leaf!([] RedirectStatus);
+
 /// A degree of latitude or longitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Degrees(pub f32);

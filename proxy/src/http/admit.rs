@@ -68,7 +68,9 @@ fn is_plain_host(host: &[u8]) -> bool {
 /// (RFC 9112 §3.2, RFC 9113 §8.3.1).
 fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
-        return Err(Refusal::Method);
+        // From here on a WebSocket over HTTP/2 is what it would be over HTTP/1.1.
+        check_connect(head)?;
+        head.method = Method::GET;
     }
     if head.version == Version::HTTP_2 {
         check_http2(head)?;
@@ -78,6 +80,28 @@ fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
     head.uri = origin_form(&uri, &head.method)?;
     head.headers.insert(HOST, host);
     Ok(())
+}
+
+/// Extended `CONNECT` for a WebSocket (RFC 8441 §5).
+pub(crate) fn is_websocket(head: &request::Parts) -> bool {
+    let protocol = head.extensions.get::<h2::ext::Protocol>();
+    head.method == Method::CONNECT && protocol.is_some_and(|p| p.as_str() == "websocket")
+}
+
+fn check_connect(head: &request::Parts) -> Result<(), Refusal> {
+    if is_websocket(head) {
+        // It would end the handshake's body toward HTTP/1.1, not the tunnel.
+        let length = head.headers.contains_key(CONTENT_LENGTH);
+        return if length {
+            Err(Refusal::Malformed("length of a tunnel"))
+        } else {
+            Ok(())
+        };
+    }
+    match head.extensions.get::<h2::ext::Protocol>() {
+        Some(_) => Err(Refusal::ConnectProtocol),
+        None => Err(Refusal::Method), // no forward proxy
+    }
 }
 
 /// What h2 lets through, though RFC 9113 §8.2.2 forbids it.

@@ -20,8 +20,10 @@ use super::refuse::Refusal;
 use super::relay::{Awaited, Upload, UploadError, await_head};
 use super::retry::{self, GiveUp, Retry, Sent, Try};
 use super::route::RouteState;
+use super::rules::{self, websocket};
 use crate::alarm::Alarm;
 use crate::clock;
+use crate::config::Action;
 use crate::random;
 use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected, select};
 
@@ -71,6 +73,9 @@ pub(crate) async fn answer(
     let mut last_failure = None;
     let mut again_on: Option<Selected> = None;
     loop {
+        if request.is_overdue() {
+            return Err(Stop::Refused(Refusal::Deadline));
+        }
         let fresh = again_on.is_some();
         let selected = match again_on.take() {
             Some(selected) => selected,
@@ -177,11 +182,14 @@ fn choose(
     route: &RouteState,
     inbound: &Inbound,
 ) -> Result<Selected, NoEndpoint> {
+    let Action::Forward(to) = &route.rule.action else {
+        return Err(NoEndpoint::NoMembers); // such routes answer by themselves
+    };
     let shared = &inbound.worker.shared;
     let world = shared.world.load();
     let ask = SelectAsk {
-        pool: route.rule.pool,
-        policy: &route.rule.steering,
+        pool: to.pool,
+        policy: &to.steering,
         place: &request.place,
         key: request.key,
         random: random::number(),
@@ -242,13 +250,21 @@ impl Trial<'_> {
         alarm: &mut Alarm,
     ) -> (Tried, Option<LoadGuard>) {
         let began = clock::now();
-        upload.restart(is_bodiless(client, upload), began);
+        let upgrade = self.wants_upgrade(client);
+        if client.wants_tunnel_only() && !upgrade {
+            let stop = Stop::Refused(Refusal::NoWebSocket);
+            return (Tried::Stopped(stop), Some(load));
+        }
+        upload.restart(upgrade || is_bodiless(client, upload), began);
         let mut endpoint = match self.open(began, upload).await {
             Ok(endpoint) => endpoint,
+            Err(_) if self.request.is_overdue() => {
+                let stop = Stop::Refused(Refusal::Deadline);
+                return (Tried::Stopped(stop), Some(load));
+            }
             Err(failure) => return (miss(failure, Sent::Nothing, false), Some(load)),
         };
         let reused = endpoint.is_reused();
-        let upgrade = self.wants_upgrade(client);
         if let Err(failure) = self.send_head(&mut endpoint, upload.is_whole(), upgrade) {
             return (miss(failure, sent_by(&endpoint), reused), Some(load));
         }
@@ -257,6 +273,15 @@ impl Trial<'_> {
             Ok((head, _)) if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade => {
                 let failure = Failure::Protocol("switched protocols unasked".to_owned());
                 (miss(failure, Sent::HeadOrBody, reused), Some(load))
+            }
+            Ok((head, _)) if client.wants_tunnel_only() && !self.is_tunnel(&head) => {
+                endpoint.finish(false);
+                let refused = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    Refusal::Failed(Failure::Protocol("WebSocket handshake".to_owned()))
+                } else {
+                    Refusal::NoWebSocket
+                };
+                (Tried::Stopped(Stop::Refused(refused)), Some(load))
             }
             Ok((head, end)) => {
                 let answer = Answer {
@@ -280,7 +305,12 @@ impl Trial<'_> {
 
     async fn open(&self, began: Instant, upload: &Upload) -> Result<Endpoint, Failure> {
         let timeouts = &self.route.rule.timeouts;
-        let left = self.give_up_at(upload).saturating_duration_since(began);
+        let give_up_at = self.give_up_at(upload);
+        let until = self
+            .request
+            .deadline
+            .map_or(give_up_at, |d| d.min(give_up_at));
+        let left = until.saturating_duration_since(began);
         let within = timeouts.connect.min(left);
         let connections = &self.inbound.worker.connections;
         connections.open(self.selected, within, self.fresh).await
@@ -290,6 +320,18 @@ impl Trial<'_> {
         client.may_upgrade()
             && self.selected.protocol == EndpointProtocol::Http1
             && headers::wants_upgrade(&self.request.head.fields)
+    }
+
+    /// Whether such an answer may be passed to a client that asked for a WebSocket over HTTP/2: a
+    /// proper switch, or a plain no.
+    fn is_tunnel(&self, head: &AnswerHead) -> bool {
+        let key = self.request.head.fields.get(Known::WebsocketKey);
+        match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                websocket::is_answered(&head.fields, key.unwrap_or_default())
+            }
+            status => !status.is_success(),
+        }
     }
 
     fn send_head(&self, endpoint: &mut Endpoint, end: bool, upgrade: bool) -> Result<(), Failure> {
@@ -305,6 +347,12 @@ impl Trial<'_> {
                 upgrade,
                 received,
             },
+        );
+        rules::toward_endpoint(
+            &mut head,
+            &self.route.rule,
+            self.request,
+            self.inbound.scheme,
         );
         endpoint.send_head(head, end)
     }
@@ -328,6 +376,9 @@ impl Trial<'_> {
                 Awaited::Due => match self.due(upload, patience).1 {
                     Due::Client => {
                         return Err(Tried::Stopped(Stop::Refused(Refusal::BodyTimedOut)));
+                    }
+                    Due::Deadline => {
+                        return Err(Tried::Stopped(Stop::Refused(Refusal::Deadline)));
                     }
                     Due::Request => {
                         return Err(Tried::Missed(Miss {
@@ -373,6 +424,14 @@ impl Trial<'_> {
 
     /// Until when to wait, and whose time that is. `patience`: of this attempt.
     fn due(&self, upload: &Upload, patience: Option<Duration>) -> (Instant, Due) {
+        let due = self.due_by_rule(upload, patience);
+        match self.request.deadline {
+            Some(deadline) if deadline <= due.0 => (deadline, Due::Deadline),
+            _ => due,
+        }
+    }
+
+    fn due_by_rule(&self, upload: &Upload, patience: Option<Duration>) -> (Instant, Due) {
         if upload.waits_for_client() && !self.expects_continue(upload) {
             let idle = self.route.rule.timeouts.idle;
             return (upload.moved_at() + idle, Due::Client);
@@ -402,6 +461,8 @@ enum Due {
     Client,
     Attempt,
     Request,
+    /// The client's own.
+    Deadline,
 }
 
 fn sent_by(endpoint: &Endpoint) -> Sent {

@@ -20,6 +20,7 @@ use pingora_http::RequestHeader;
 use super::fields::{Fields, Known, KnownSet};
 use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
+use super::rules::websocket;
 use crate::h1::chunked::{Decoded, Decoder};
 use crate::h1::head::{Framing, names_close};
 use crate::io::{Gone, Mode, Wire};
@@ -198,6 +199,11 @@ impl Client {
         }
     }
 
+    /// Whether an answer that began can be ended in order at any time, by trailers.
+    pub(crate) fn may_end_early(&self) -> bool {
+        matches!(self, Self::H2(_))
+    }
+
     /// HTTP/1: `Connection: close` on the answer, and no further request.
     pub(crate) fn close_after(&mut self) {
         if let Self::H1(h1) = self {
@@ -207,7 +213,15 @@ impl Client {
 
     /// Can this side become a tunnel (RFC 9110 §7.8)?
     pub(crate) fn may_upgrade(&self) -> bool {
-        matches!(self, Self::H1(h1) if h1.framing == Framing::None && h1.version == Version::HTTP_11)
+        match self {
+            Self::H1(h1) => h1.framing == Framing::None && h1.version == Version::HTTP_11,
+            Self::H2(h2) => h2.tunnel,
+        }
+    }
+
+    /// It asked for nothing but a tunnel (RFC 8441): any 2xx would tell it that there is one.
+    pub(crate) fn wants_tunnel_only(&self) -> bool {
+        matches!(self, Self::H2(h2) if h2.tunnel)
     }
 }
 
@@ -593,11 +607,18 @@ pub(crate) struct H2Client {
     respond: h2::server::SendResponse<Bytes>,
     send: Option<h2::SendStream<Bytes>>,
     ended: bool,
+    /// The stream is to become a WebSocket (RFC 8441).
+    tunnel: bool,
 }
 
 impl H2Client {
-    pub(crate) fn new(body: h2::RecvStream, respond: h2::server::SendResponse<Bytes>) -> Self {
+    pub(crate) fn new(
+        body: h2::RecvStream,
+        respond: h2::server::SendResponse<Bytes>,
+        tunnel: bool,
+    ) -> Self {
         Self {
+            tunnel,
             ended: body.is_end_stream(),
             body,
             gathered: BytesMut::new(),
@@ -638,6 +659,10 @@ impl H2Client {
     }
 
     fn send_head(&mut self, mut head: AnswerHead, end: bool) -> Result<(), ClientError> {
+        if self.tunnel && head.status == StatusCode::SWITCHING_PROTOCOLS {
+            head.status = StatusCode::OK; // RFC 8441 §5
+            head.fields.remove_all(websocket::OF_HTTP_1);
+        }
         let informational = head.status.is_informational();
         if !informational && !head.fields.contains(Known::Date) {
             head.fields

@@ -26,6 +26,8 @@ pub(crate) struct Inbound {
     pub(crate) peer: PeerText,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
+    /// See [`crate::config::Listener`]: as it was when the client connected.
+    pub(crate) redirect_to_https: Option<u16>,
 }
 
 pub(crate) struct RequestContext {
@@ -37,6 +39,8 @@ pub(crate) struct RequestContext {
     /// As the client sent it, in normal form.
     pub(crate) head: RequestHead,
     pub(crate) is_grpc: bool,
+    /// When a gRPC client stops waiting.
+    pub(crate) deadline: Option<Instant>,
     /// What weighted choices are drawn from: a new number for each request spreads them.
     pub(crate) key: u64,
     pub(crate) route: Option<Arc<RouteState>>,
@@ -63,6 +67,7 @@ impl RequestContext {
             trusted_peer,
             request_id: headers::request_id(&head.fields, trusted_peer, random::wide_number()),
             is_grpc: headers::is_grpc(&head.fields),
+            deadline: None,
             key: random::number(),
             route: None,
             selected: None,
@@ -76,6 +81,12 @@ impl RequestContext {
             head,
             rules,
         }
+    }
+
+    /// Whether a gRPC client has stopped waiting.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| clock::now() >= deadline)
     }
 
     pub(crate) fn settle(&self) {

@@ -125,6 +125,21 @@ impl Endpoint {
         }
     }
 
+    /// After a 101: bytes pass as they are, both ways.
+    pub(crate) fn become_tunnel(&mut self) {
+        if let Self::H1(h1) = self {
+            h1.sending = Sending::Tunnel;
+        }
+    }
+
+    /// Writes on what waits of a request that has ended: while only the answer is asked for, nobody
+    /// else does. What goes wrong shows when reading.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Self::H1(h1) = self {
+            h1.drive(cx);
+        }
+    }
+
     /// It went over a connection that an earlier attempt had opened.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
@@ -197,6 +212,9 @@ enum Sending {
     /// So many bytes are still owed.
     Length(u64),
     Chunked,
+    Tunnel,
+    /// Nothing more follows in the tunnel: the endpoint is to be told.
+    TunnelEnds,
     Ended,
 }
 
@@ -274,7 +292,13 @@ impl H1Endpoint {
             // An empty chunk would end the body.
             Sending::Chunked if bytes.is_empty() => {}
             Sending::Chunked => send_chunk(&self.wire, cx, &bytes).map_err(closed)?,
-            Sending::Ended => {}
+            Sending::Tunnel => self.wire.write(cx, &bytes).map_err(closed)?,
+            Sending::TunnelEnds | Sending::Ended => {}
+        }
+        if last && self.sending == Sending::Tunnel {
+            self.sending = Sending::TunnelEnds;
+            self.drive(cx);
+            return Ok(());
         }
         if last {
             if self.sending == Sending::Chunked {
@@ -340,6 +364,16 @@ impl H1Endpoint {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Failure::Closed)),
                 Ok(_) => {}
             }
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.sending == Sending::TunnelEnds {
+            if self.wire.poll_shutdown(cx).is_ready() {
+                self.sending = Sending::Ended;
+            }
+        } else if self.sending == Sending::Ended && !self.wire.is_flushed() {
+            let _ = self.wire.poll_ready(cx);
         }
     }
 

@@ -1,14 +1,14 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
-//! `admit → route → attempts → relay → settle`, in the one task of the client's connection or
-//! stream. Each step is a module of its own; this one says in which order.
+//! `admit → route → (own answer) → attempts → relay → settle`, in the one task of the client's
+//! connection or stream. Each step is a module of its own; this one says in which order. What a
+//! route may do besides is in [`super::rules`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 use sealane_model::Failure;
 
@@ -16,17 +16,18 @@ use super::attempt::{Answer, Stop, answer, is_bodiless_answer};
 use super::client::{Client, Piece, content_length};
 use super::context::{Inbound, RequestContext, Settled};
 use super::endpoint::Endpoint;
-use super::fields::Known;
+use super::fields::{Fields, Known};
 use super::message::{AnswerHead, RequestHead};
 use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
 use super::refuse::Refusal;
-use super::relay::{Relayed, Upload, flush, relay};
+use super::relay::{Relayed, Terms, Upload, flush, relay};
 use super::route::RouteState;
+use super::rules::{self, OwnAnswer};
 use super::{headers, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
 
-/// How long a client may take to read a refusal.
+/// How long a client may take to read a piece of an answer of our own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers one request, by an endpoint or by a refusal, and settles it. `admitted`: what
@@ -47,7 +48,13 @@ pub(crate) async fn run(
     match answered {
         Ok(()) => {}
         Err(Stop::ClientGone) => client.cut(),
-        Err(Stop::Refused(refusal)) => refuse(client, request, &refusal).await,
+        Err(Stop::Refused(refusal)) => {
+            if matches!(refusal, Refusal::Malformed(_)) {
+                client.close_after();
+            }
+            let own = OwnAnswer::from(&refusal, request.is_grpc);
+            answer_self(client, request, own, inbound.scheme).await;
+        }
     }
 }
 
@@ -59,20 +66,30 @@ async fn respond(
 ) -> Result<(), Stop> {
     let challenges = &inbound.worker.shared.challenges;
     if let Some(proof) = challenges.answer(request.head.path()) {
-        show_proof(client, request, proof).await;
+        // For an authority that looks for a proof (RFC 8555 §8.3).
+        let own = OwnAnswer::whole(b"application/octet-stream", proof);
+        answer_self(client, request, own, inbound.scheme).await;
         return Ok(());
     }
     let rules = Arc::clone(&request.rules);
+    let route = if let Some(port) = inbound.redirect_to_https {
+        let own = rules::to_https(&request.head, port).map_err(Stop::Refused)?;
+        answer_self(client, request, own, inbound.scheme).await;
+        return Ok(());
+    } else {
+        rules::find(&rules.routes, &request.head).ok_or(Stop::Refused(Refusal::NoRoute))?
+    };
+    request.route = Some(Arc::clone(route));
+    let own = rules::own_answer(&route.rule, request, inbound.scheme);
+    if let Some(own) = own.map_err(Stop::Refused)? {
+        answer_self(client, request, own, inbound.scheme).await;
+        return Ok(());
+    }
+    request.deadline = rules::deadline(request).map_err(Stop::Refused)?;
     let head = &request.head;
-    let found = rules
-        .routes
-        .find(head.host(), head.path(), &head.method, &head.fields);
-    let route = found.ok_or(Stop::Refused(Refusal::NoRoute))?;
     let max = route.rule.body_max;
     let too_large = |length| max.is_some_and(|max| length > max);
-    let length = content_length(&head.fields);
-    request.route = Some(Arc::clone(route));
-    if length.is_some_and(too_large) {
+    if content_length(&head.fields).is_some_and(too_large) {
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
     let now = clock::now();
@@ -102,6 +119,7 @@ async fn deliver(
     let switched = answer.head.status == StatusCode::SWITCHING_PROTOCOLS;
     upload.keep_no_more();
     name_answer(&mut answer, request, switched);
+    rules::toward_client(&mut answer.head.fields, request, inbound.scheme);
     if inbound.worker.draining.is_raised() {
         client.close_after();
     }
@@ -109,24 +127,27 @@ async fn deliver(
     // Until its end was sent: this future may be dropped at any time.
     request.cut_short = true;
     let end = answer.end || is_bodiless_answer(&request.head.method, answer.head.status);
+    let squeeze = if end || switched {
+        None
+    } else {
+        let held = &inbound.worker.held_by_squeezes;
+        rules::squeeze(&route.rule, &request.head, &mut answer.head, held)
+    };
     let head = std::mem::replace(&mut answer.head, AnswerHead::new(StatusCode::OK));
     let relayed = if client.send_head(head, end && !switched).is_err() {
         Relayed::ClientGone
     } else if switched {
-        return tunnel(client, answer, route, request, inbound).await;
+        return tunnel(client, answer, route, request, upload, inbound, alarm).await;
     } else if end {
         finish_bodiless(client).await
     } else {
-        let idle = route.rule.timeouts.idle;
-        relay(
-            client,
-            &mut answer.endpoint,
-            upload,
-            idle,
-            alarm,
-            &mut request.sent,
-        )
-        .await
+        let terms = Terms {
+            idle: route.rule.timeouts.idle,
+            deadline: request.deadline,
+            squeeze,
+        };
+        let sent = &mut request.sent;
+        relay(client, &mut answer.endpoint, upload, terms, alarm, sent).await
     };
     request.received = upload.received();
     let whole = relayed == Relayed::Whole;
@@ -134,6 +155,9 @@ async fn deliver(
     settle_answer(answer, &relayed, whole && upload.is_whole(), route, inbound);
     if whole {
         request.cut_short = !flush(client, route.rule.timeouts.idle).await;
+    } else if relayed == Relayed::Deadline && client.may_end_early() {
+        request.refusal = Some(Refusal::Deadline.as_str());
+        end_overdue(client).await;
     } else {
         // What came before it broke off is the client's.
         poll_fn(|cx| {
@@ -163,7 +187,11 @@ fn settle_answer(
         // Silence within an answer is no fault: event streams may have nothing to say for long.
         Relayed::Endpoint(Failure::TimedOut) => AttemptEnd::Abandoned,
         Relayed::Endpoint(failure) => AttemptEnd::Failed(failure),
-        Relayed::ClientGone | Relayed::ClientStalled | Relayed::Upload(_) => AttemptEnd::Abandoned,
+        Relayed::ClientGone
+        | Relayed::ClientStalled
+        | Relayed::Upload(_)
+        | Relayed::Deadline
+        | Relayed::Unsqueezed => AttemptEnd::Abandoned,
     };
     let outcome = AttemptOutcome {
         route,
@@ -184,6 +212,19 @@ fn name_answer(answer: &mut Answer, request: &RequestContext, switched: bool) {
     headers::toward_client(fields, names, &request.request_id, switched);
 }
 
+/// The client's deadline passed within the answer: it is told in the trailers.
+async fn end_overdue(client: &mut Client) {
+    let mut trailers = Fields::new();
+    let status = Refusal::Deadline.grpc_status();
+    trailers.append(Known::GrpcStatus, status.as_bytes());
+    trailers.append("grpc-message", Refusal::Deadline.as_str().as_bytes());
+    let mut end = Some(Piece::End(Some(Box::new(trailers))));
+    let sent = poll_fn(|cx| Poll::Ready(end.take().map(|end| client.send_piece(cx, end)))).await;
+    if sent.is_some_and(|sent| sent.is_err()) {
+        client.cut();
+    }
+}
+
 /// The head was all: HTTP/1 still wants to be told.
 async fn finish_bodiless(client: &mut Client) -> Relayed {
     let sent = poll_fn(|cx| Poll::Ready(client.send_piece(cx, Piece::End(None)))).await;
@@ -195,14 +236,20 @@ async fn finish_bodiless(client: &mut Client) -> Relayed {
 
 async fn tunnel(
     client: &mut Client,
-    answer: Answer,
+    mut answer: Answer,
     route: &RouteState,
     request: &mut RequestContext,
+    upload: &mut Upload,
     inbound: &Inbound,
+    alarm: &mut Alarm,
 ) {
     client.close_after();
     let mut end = AttemptEnd::Abandoned;
-    if let (Client::H1(ours), Endpoint::H1(theirs)) = (client, answer.endpoint) {
+    if client.wants_tunnel_only() {
+        let endpoint = &mut answer.endpoint;
+        tunnel_stream(client, endpoint, route, request, upload, alarm).await;
+        end = AttemptEnd::Answered;
+    } else if let (Client::H1(ours), Endpoint::H1(theirs)) = (client, answer.endpoint) {
         let theirs = theirs.into_wire();
         let idle = route.rule.timeouts.idle;
         let moved = Box::pin(upgrade::run(ours.tunnel_wire(), &theirs, idle)).await;
@@ -222,52 +269,93 @@ async fn tunnel(
     settle_attempt(&outcome, answer.load, &inbound.worker.shared.observations);
 }
 
-/// Answers an authority that looks for a proof (RFC 8555 §8.3).
-async fn show_proof(client: &mut Client, request: &mut RequestContext, proof: Bytes) {
-    let mut head = AnswerHead::new(StatusCode::OK);
-    let length = proof.len().to_string();
-    head.fields
-        .append(Known::ContentType, b"application/octet-stream");
-    head.fields.append(Known::ContentLength, length.as_bytes());
-    answer_here(client, request, head, proof).await;
-}
-
-async fn refuse(client: &mut Client, request: &mut RequestContext, refusal: &Refusal) {
-    request.refusal = Some(refusal.as_str());
-    let (mut head, body) = refusal.answer(request.is_grpc);
-    let id = request.request_id.as_bytes();
-    head.fields.append(Known::XRequestId, id);
-    if matches!(refusal, Refusal::Malformed(_)) {
-        client.close_after();
+/// The client's side is one stream (RFC 8441): its body, both ways, is the tunnel.
+async fn tunnel_stream(
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    route: &RouteState,
+    request: &mut RequestContext,
+    upload: &mut Upload,
+    alarm: &mut Alarm,
+) {
+    endpoint.become_tunnel();
+    upload.begin_tunnel(clock::now());
+    let terms = Terms {
+        idle: route.rule.timeouts.idle,
+        deadline: None,
+        squeeze: None,
+    };
+    let sent = &mut request.sent;
+    let relayed = Box::pin(relay(client, endpoint, upload, terms, alarm, sent)).await;
+    request.received = upload.received();
+    if relayed != Relayed::Whole {
+        tracing::debug!("tunnel broke off: {relayed:?}");
+        client.cut();
     }
-    answer_here(client, request, head, body).await;
+    // Tunnels have no end of their own: whoever closes first ends them.
+    request.cut_short = false;
 }
 
-/// An answer of our own.
-async fn answer_here(
+/// Bytes of a body of our own that are handed over at once.
+const OWN_PIECE: usize = 16 * 1024;
+
+/// Sends an answer that needs no endpoint.
+async fn answer_self(
     client: &mut Client,
     request: &mut RequestContext,
-    head: AnswerHead,
-    body: Bytes,
+    own: OwnAnswer,
+    scheme: &str,
 ) {
+    let OwnAnswer {
+        mut head,
+        mut body,
+        refusal,
+        is_preflight,
+    } = own;
+    request.refusal = refusal;
+    let id = request.request_id.as_bytes();
+    head.fields.append(Known::XRequestId, id);
+    if !is_preflight {
+        rules::toward_client(&mut head.fields, request, scheme);
+    }
     request.status = Some(head.status);
+    request.cut_short = true;
     let end = body.is_empty() || is_bodiless_answer(&request.head.method, head.status);
     if client.send_head(head, end).is_err() {
-        request.cut_short = true;
         return client.cut();
     }
-    request.sent = if end { 0 } else { body.len() as u64 };
-    let mut piece = Some(if end {
-        Piece::End(None)
-    } else {
-        Piece::Last(body)
+    let mut ended = false;
+    while !ended {
+        let piece = if end {
+            Piece::End(None)
+        } else if body.len() > OWN_PIECE {
+            Piece::Data(body.split_to(OWN_PIECE))
+        } else {
+            Piece::Last(std::mem::take(&mut body))
+        };
+        ended = !matches!(piece, Piece::Data(_));
+        match send_own(client, piece).await {
+            Some(bytes) => request.sent += bytes,
+            None => return client.cut(),
+        }
+    }
+    request.cut_short = !flush(client, REFUSAL_TIMEOUT).await;
+}
+
+/// How many bytes it had. `None`: the client left, or took nothing for too long.
+async fn send_own(client: &mut Client, piece: Piece) -> Option<u64> {
+    let bytes = match &piece {
+        Piece::Data(bytes) | Piece::Last(bytes) => bytes.len() as u64,
+        Piece::End(_) => 0,
+    };
+    let mut piece = Some(piece);
+    let sending = poll_fn(|cx| {
+        if bytes > 0 {
+            ready!(client.poll_room(cx))?;
+        }
+        let sent = piece.take().map(|piece| client.send_piece(cx, piece));
+        Poll::Ready(sent.unwrap_or(Ok(())))
     });
-    let sent = poll_fn(|cx| {
-        Poll::Ready(
-            piece
-                .take()
-                .map_or(Ok(()), |piece| client.send_piece(cx, piece)),
-        )
-    });
-    request.cut_short = sent.await.is_err() || !flush(client, REFUSAL_TIMEOUT).await;
+    let sent = tokio::time::timeout(REFUSAL_TIMEOUT, sending).await;
+    matches!(sent, Ok(Ok(()))).then_some(bytes)
 }

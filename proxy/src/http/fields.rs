@@ -287,6 +287,13 @@ impl Fields {
         &self.text
     }
 
+    /// Puts bytes that are no line behind them, for what else a head keeps there.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> std::ops::Range<usize> {
+        let start = self.text.len();
+        self.text.extend_from_slice(bytes);
+        start..self.text.len()
+    }
+
     fn name_of(&self, line: &Line) -> &[u8] {
         let start = line.start as usize;
         &self.text[start..start + usize::from(line.name_length)]

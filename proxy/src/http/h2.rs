@@ -19,12 +19,14 @@ use super::client::{Client, H2Client};
 use super::context::Inbound;
 use super::fields::Known;
 use super::refuse::Refusal;
+use super::rules::websocket;
 use super::{admit, exchange};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::Limits;
 use crate::io::{Conn, Mode, Wire};
 use crate::metrics;
+use crate::random;
 
 /// What clients may send ahead: one stream, one connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -56,6 +58,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
         .max_send_buffer_size(STREAM_SEND_MAX)
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .enable_connect_protocol()
         .handshake::<_, Bytes>(wire.conn(Mode::Coalesce));
     let connection = match timeout(limits.head_timeout, shaking).await {
         Ok(Ok(connection)) => connection,
@@ -170,8 +173,12 @@ impl<'a> Driver<'a> {
         let inbound = self.inbound;
         streams.push(Box::pin(async move {
             let _held = held;
-            let mut client = Client::H2(Box::new(H2Client::new(body, respond)));
-            let (head, admitted) = admit::admit(head);
+            let tunnel = admit::is_websocket(&head);
+            let mut client = Client::H2(Box::new(H2Client::new(body, respond, tunnel)));
+            let (mut head, admitted) = admit::admit(head);
+            if tunnel {
+                websocket::ask(&mut head.fields, random::wide_number());
+            }
             let mut alarm = Alarm::default();
             exchange::run(&mut client, head, admitted, inbound, &mut alarm).await;
         }));

@@ -51,6 +51,12 @@ impl RequestHead {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
+    /// Asks for something else. `target`: visible ASCII.
+    pub(crate) fn set_target(&mut self, target: &str) {
+        let place = self.fields.keep(target.as_bytes());
+        self.target = (place.start as u32, place.end as u32);
+    }
+
     pub(crate) fn path(&self) -> &str {
         let target = self.target();
         let end = memchr::memchr(b'?', target.as_bytes());

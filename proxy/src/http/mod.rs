@@ -20,4 +20,5 @@ pub(crate) mod refuse;
 pub(crate) mod relay;
 pub(crate) mod retry;
 pub(crate) mod route;
+pub(crate) mod rules;
 pub(crate) mod upgrade;

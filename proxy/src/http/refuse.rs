@@ -26,9 +26,29 @@ pub(crate) enum Refusal {
     Method,
     Version,
     NoRoute,
+    /// A page of another origin may not ask for this.
+    Cors(NotAllowed),
+    /// For gRPC clients; others get the operator's own words.
+    Maintenance,
+    /// A redirect would lead to the same place.
+    RedirectLoop,
+    /// A protocol over extended `CONNECT` besides WebSocket (RFC 8441 §4).
+    ConnectProtocol,
+    /// A WebSocket over HTTP/2 for an endpoint that does not take it.
+    NoWebSocket,
+    /// The client's own deadline (`grpc-timeout`) has passed.
+    Deadline,
     NoEndpoint(NoEndpoint),
     /// The last attempt's failure.
     Failed(Failure),
+}
+
+/// What a page of another origin may not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAllowed {
+    Origin,
+    Method,
+    Header,
 }
 
 impl Refusal {
@@ -44,6 +64,14 @@ impl Refusal {
             Self::Method => "method_not_allowed",
             Self::Version => "http_version",
             Self::NoRoute => "no_route",
+            Self::Cors(NotAllowed::Origin) => "cors_origin",
+            Self::Cors(NotAllowed::Method) => "cors_method",
+            Self::Cors(NotAllowed::Header) => "cors_header",
+            Self::Maintenance => "maintenance",
+            Self::RedirectLoop => "redirect_loop",
+            Self::ConnectProtocol => "connect_protocol",
+            Self::NoWebSocket => "websocket_unsupported",
+            Self::Deadline => "deadline_exceeded",
             Self::NoEndpoint(NoEndpoint::NoData) => "no_usable_region",
             Self::NoEndpoint(NoEndpoint::NoMembers) => "empty_pool",
             Self::NoEndpoint(NoEndpoint::Unresolved) => "unresolved_endpoint",
@@ -66,27 +94,36 @@ impl Refusal {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTimedOut | Self::BodyTimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::TransferCoding | Self::ConnectProtocol | Self::NoWebSocket => {
+                StatusCode::NOT_IMPLEMENTED
+            }
+            Self::Cors(_) => StatusCode::FORBIDDEN,
+            Self::RedirectLoop => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoEndpoint(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Failed(Failure::TimedOut | Failure::ConnectTimedOut) => {
+            Self::NoEndpoint(_) | Self::Maintenance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Deadline | Self::Failed(Failure::TimedOut | Failure::ConnectTimedOut) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Failed(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
-    /// The code of gRPC's status list that says the same.
-    const fn grpc_status(&self) -> &'static str {
+    /// The code of gRPC's status list that says the same, as clients themselves map HTTP's ("HTTP to
+    /// gRPC Status Code Mapping"), but for time-outs of a request that an endpoint may have begun
+    /// to serve: clients repeat what is UNAVAILABLE.
+    pub(crate) const fn grpc_status(&self) -> &'static str {
         match self {
-            Self::NoRoute | Self::Method => "12",           // UNIMPLEMENTED
+            Self::Deadline | Self::Failed(Failure::TimedOut) => "4", // DEADLINE_EXCEEDED
+            Self::BodyTimedOut | Self::HeadTimedOut => "4",
+            Self::Cors(_) => "7",                           // PERMISSION_DENIED
             Self::HeadTooLarge | Self::BodyTooLarge => "8", // RESOURCE_EXHAUSTED
-            Self::BodyTimedOut | Self::HeadTimedOut => "4", // DEADLINE_EXCEEDED
-            Self::Failed(Failure::TimedOut | Failure::ConnectTimedOut) => "4",
-            Self::NoEndpoint(_) | Self::Failed(_) => "14", // UNAVAILABLE
+            Self::NoRoute | Self::Method => "12",           // UNIMPLEMENTED
+            Self::ConnectProtocol | Self::NoWebSocket => "12",
             Self::Malformed(_) | Self::TransferCoding | Self::Version => "13", // INTERNAL
+            Self::RedirectLoop => "13",
+            Self::NoEndpoint(_) | Self::Maintenance | Self::Failed(_) => "14", // UNAVAILABLE
         }
     }
 
@@ -137,6 +174,47 @@ mod tests {
         let word = head.fields.get_str("x-sealane-refusal");
         assert_eq!(word, Some("endpoint_refused"));
         assert!(body.is_empty());
+    }
+
+    #[test]
+    fn the_documentation_has_a_row_for_each_refusal() {
+        let doc = include_str!("../../../docs/HTTP.md");
+        let text = String::new;
+        let refusals = [
+            Refusal::Malformed(""),
+            Refusal::HeadTooLarge,
+            Refusal::HeadTimedOut,
+            Refusal::BodyTooLarge,
+            Refusal::BodyTimedOut,
+            Refusal::TransferCoding,
+            Refusal::Method,
+            Refusal::Version,
+            Refusal::NoRoute,
+            Refusal::Cors(NotAllowed::Origin),
+            Refusal::Cors(NotAllowed::Method),
+            Refusal::Cors(NotAllowed::Header),
+            Refusal::Maintenance,
+            Refusal::RedirectLoop,
+            Refusal::ConnectProtocol,
+            Refusal::NoWebSocket,
+            Refusal::Deadline,
+            Refusal::NoEndpoint(NoEndpoint::NoData),
+            Refusal::NoEndpoint(NoEndpoint::NoMembers),
+            Refusal::NoEndpoint(NoEndpoint::Unresolved),
+            Refusal::NoEndpoint(NoEndpoint::AllTried),
+            Refusal::Failed(Failure::Refused),
+            Refusal::Failed(Failure::Unreachable),
+            Refusal::Failed(Failure::ConnectTimedOut),
+            Refusal::Failed(Failure::Tls(text())),
+            Refusal::Failed(Failure::TimedOut),
+            Refusal::Failed(Failure::Closed),
+            Refusal::Failed(Failure::Protocol(text())),
+        ];
+        for refusal in refusals {
+            let (word, status) = (refusal.as_str(), refusal.status().as_u16());
+            let row = format!("| `{word}` | {status} | {} |", refusal.grpc_status());
+            assert!(doc.contains(&row), "{row}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::endpoint::Endpoint;
 use super::fields::Fields;
 use super::headers::trailers_onward;
 use super::message::AnswerHead;
+use super::rules::squeeze::Squeeze;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::io::{Gone, Side};
@@ -112,6 +113,13 @@ impl Upload {
         self.kept.drain(..self.next);
         self.next = 0;
         self.count_no_more();
+    }
+
+    /// What follows is no body but a tunnel: nothing of it was asked for yet, and none is kept.
+    pub(crate) fn begin_tunnel(&mut self, now: Instant) {
+        self.restart(false, now);
+        self.replayable = false;
+        self.max = None;
     }
 
     /// Nothing at all has arrived: neither bytes nor trailers.
@@ -362,7 +370,24 @@ pub(crate) enum Relayed {
     Endpoint(Failure),
     /// The client took nothing for longer than the idle time-out.
     ClientStalled,
+    /// The client's own deadline passed.
+    Deadline,
+    /// The answer could not be compressed: our own fault.
+    Unsqueezed,
 }
+
+/// How an answer is relayed.
+pub(crate) struct Terms {
+    /// Silence on either side that is put up with.
+    pub(crate) idle: Duration,
+    /// When it is over whatever moves.
+    pub(crate) deadline: Option<Instant>,
+    /// What the body passes through.
+    pub(crate) squeeze: Option<Box<Squeeze>>,
+}
+
+/// The same where pieces are compressed: each may take a millisecond.
+const SQUEEZED_IN_A_ROW: usize = 4;
 
 /// Relays the answer's body, and what is left of the request's, after the answer's head was sent.
 /// Counts the answer's bytes in `sent`.
@@ -370,21 +395,36 @@ pub(crate) async fn relay(
     client: &mut Client,
     endpoint: &mut Endpoint,
     upload: &mut Upload,
-    idle: Duration,
+    terms: Terms,
     alarm: &mut Alarm,
     sent: &mut u64,
 ) -> Relayed {
+    let Terms {
+        idle,
+        deadline,
+        mut squeeze,
+    } = terms;
     let mut moved_at = clock::now();
     let mut half_closed = None;
+    let in_a_row = match squeeze {
+        Some(_) => SQUEEZED_IN_A_ROW,
+        None => PIECES_IN_A_ROW,
+    };
     poll_fn(|cx| {
-        for _ in 0..PIECES_IN_A_ROW {
+        // Also where pieces come without a pause.
+        if deadline.is_some_and(|deadline| clock::now() >= deadline) {
+            return Poll::Ready(Relayed::Deadline);
+        }
+        for _ in 0..in_a_row {
             let ready = client.poll_room(cx);
             let client_lets = match ready {
                 Poll::Ready(Ok(())) => true,
                 Poll::Ready(Err(_)) => return Poll::Ready(Relayed::ClientGone),
                 Poll::Pending => false,
             };
-            if client_lets && let Poll::Ready(passed) = poll_pass(cx, client, endpoint, sent) {
+            if client_lets
+                && let Poll::Ready(passed) = poll_pass(cx, client, endpoint, &mut squeeze, sent)
+            {
                 moved_at = clock::now();
                 match passed {
                     Ok(false) => continue,
@@ -407,7 +447,9 @@ pub(crate) async fn relay(
             if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
                 return Poll::Ready(Relayed::ClientGone);
             }
-            if !upload.is_over() {
+            if upload.is_over() {
+                endpoint.drive(cx);
+            } else {
                 // An error shows when the next piece is sent.
                 let _ = endpoint.poll_ready(cx);
             }
@@ -417,8 +459,12 @@ pub(crate) async fn relay(
             } else {
                 idle
             };
-            return alarm.poll_due(cx, moved_at + patience).map(|()| {
-                if half_closed.is_some() {
+            let silent = moved_at + patience;
+            let due = deadline.map_or(silent, |deadline| deadline.min(silent));
+            return alarm.poll_due(cx, due).map(|()| {
+                if deadline == Some(due) {
+                    Relayed::Deadline
+                } else if half_closed.is_some() {
                     Relayed::ClientGone
                 } else if client_lets {
                     Relayed::Endpoint(Failure::TimedOut)
@@ -438,16 +484,23 @@ fn poll_pass(
     cx: &mut Context<'_>,
     client: &mut Client,
     endpoint: &mut Endpoint,
+    squeeze: &mut Option<Box<Squeeze>>,
     sent: &mut u64,
 ) -> Poll<Result<bool, Relayed>> {
     if let Some(passed) = poll_pass_by(cx, client, endpoint, sent) {
         return passed;
     }
     endpoint.take_at_most(client.room());
-    endpoint.poll_piece(cx).map(|piece| match piece {
-        Ok(piece) => pass(cx, client, piece, sent),
-        Err(failure) => Err(Relayed::Endpoint(failure)),
-    })
+    match endpoint.poll_piece(cx) {
+        Poll::Ready(Ok(piece)) => Poll::Ready(squeeze_and_pass(cx, client, piece, squeeze, sent)),
+        Poll::Ready(Err(failure)) => Poll::Ready(Err(Relayed::Endpoint(failure))),
+        // Nothing more for now: the client is not to wait for what has come.
+        Poll::Pending => match let_go(cx, client, squeeze, sent) {
+            Ok(false) => Poll::Pending,
+            Ok(true) => Poll::Ready(Ok(false)),
+            Err(relayed) => Poll::Ready(Err(relayed)),
+        },
+    }
 }
 
 /// Moves bytes of a large body from HTTP/1 to HTTP/1 without holding them. `None`: not such a body.
@@ -477,6 +530,64 @@ fn poll_pass_by(
             Ok(bytes as u64 == left)
         }
     }))
+}
+
+/// As [`pass`], of what comes out of the compressor for this piece.
+fn squeeze_and_pass(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    piece: Piece,
+    squeeze: &mut Option<Box<Squeeze>>,
+    sent: &mut u64,
+) -> Result<bool, Relayed> {
+    let Some(mut squeezing) = squeeze.take() else {
+        return pass(cx, client, piece, sent);
+    };
+    let failed = |_| Relayed::Unsqueezed;
+    let (bytes, end) = match piece {
+        Piece::Data(bytes) => {
+            let out = squeezing.take(&bytes).map_err(failed)?;
+            *squeeze = Some(squeezing);
+            // Not an empty piece: over HTTP/1 it would cost a chunk.
+            return if out.is_empty() {
+                Ok(false)
+            } else {
+                pass(cx, client, Piece::Data(out), sent)
+            };
+        }
+        Piece::Last(bytes) => (bytes, None),
+        Piece::End(trailers) => (Bytes::new(), trailers),
+    };
+    let mut out = squeezing.take(&bytes).map_err(failed)?;
+    let rest = squeezing.finish().map_err(failed)?;
+    if out.is_empty() {
+        out = rest;
+    } else if !rest.is_empty() {
+        pass(cx, client, Piece::Data(out), sent)?;
+        out = rest;
+    }
+    match end {
+        None => pass(cx, client, Piece::Last(out), sent),
+        Some(trailers) => {
+            pass(cx, client, Piece::Data(out), sent)?;
+            pass(cx, client, Piece::End(Some(trailers)), sent)
+        }
+    }
+}
+
+/// Sends what the compressor holds back. Whether there was something.
+fn let_go(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    squeeze: &mut Option<Box<Squeeze>>,
+    sent: &mut u64,
+) -> Result<bool, Relayed> {
+    let Some(squeeze) = squeeze.as_mut().filter(|squeeze| squeeze.holds_back()) else {
+        return Ok(false);
+    };
+    let out = squeeze.flush().map_err(|_| Relayed::Unsqueezed)?;
+    pass(cx, client, Piece::Data(out), sent)?;
+    Ok(true)
 }
 
 /// Whether this was the answer's end.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use sealane_model::publish::{observation_channel, snapshot_channel};
 use sealane_model::{Observation, Ratio, Snapshot, SnapshotWriter};
 use sealane_proxy::config::{
-    Config, Limits, Listener, ListenerProtocol, RetryPolicy, Route, RouteMatch, Timeouts,
+    Action, Config, Destination, Limits, Listener, ListenerProtocol, RetryPolicy, Route,
+    RouteMatch, RouteOptions, Timeouts,
 };
 use sealane_proxy::tls::{CertificatePem, ServerTls};
 use sealane_proxy::{Deps, Options, Proxy};
@@ -37,6 +38,7 @@ pub(crate) fn listener(name: &str, protocol: ListenerProtocol) -> Listener {
         bind: vec![any_port()],
         protocol,
         senders: Vec::new(),
+        redirect_to_https: None,
     }
 }
 
@@ -46,8 +48,10 @@ pub(crate) fn config(world: &Snapshot) -> Config {
     let route = Route {
         name: "all".into(),
         when: RouteMatch::default(),
-        pool,
-        steering: Arc::new(SteeringPolicy::Priority),
+        action: Action::Forward(Destination {
+            pool,
+            steering: Arc::new(SteeringPolicy::Priority),
+        }),
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             attempt: Duration::from_millis(300),
@@ -59,6 +63,7 @@ pub(crate) fn config(world: &Snapshot) -> Config {
             budget: Ratio::new(0.2).unwrap(),
         },
         body_max: None,
+        options: RouteOptions::default(),
     };
     Config {
         listeners: vec![listener("web", ListenerProtocol::Http)],

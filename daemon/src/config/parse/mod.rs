@@ -6,6 +6,7 @@
 mod acme;
 mod admin;
 mod dns;
+mod options;
 mod pools;
 mod proxy;
 mod tls;

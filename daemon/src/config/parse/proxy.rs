@@ -7,8 +7,8 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use sealane_model::{PoolId, Ratio};
 use sealane_proxy::config::{
-    Destination, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, OnDown, RetryPolicy,
-    Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
+    Action, Destination, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, OnDown,
+    RetryPolicy, Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
 use sealane_steering::SteeringPolicy;
 
@@ -47,6 +47,7 @@ impl Parser<'_> {
             on_down: _,
             sni: _,
             proxy_protocol,
+            redirect_to_https,
         } = &spec.value;
         let bind = bind.as_ref()?;
         if bind.value.is_empty() && !broken {
@@ -73,6 +74,9 @@ impl Parser<'_> {
                 Some(senders) => self.senders(senders)?,
                 None => Vec::new(),
             },
+            redirect_to_https: redirect_to_https
+                .as_ref()
+                .and_then(|port| u16::try_from(port.value.0).ok()),
         })
     }
 
@@ -106,6 +110,14 @@ impl Parser<'_> {
             let mistake = Mistake::new(pool.span, message);
             self.notes
                 .mistake(mistake.help("write `routes: [{ pool: NAME }]`, or another `protocol`"));
+        }
+        if let Some(port) = spec
+            .redirect_to_https
+            .as_ref()
+            .filter(|_| kind != ListenerKind::Http)
+        {
+            let message = format!("a listener of `{word}` has nothing to redirect to HTTPS");
+            self.notes.wrong(port.span, message);
         }
         let of_sessions = [
             ("timeouts", spec.timeouts.as_ref().map(|at| at.span)),
@@ -341,23 +353,31 @@ impl Parser<'_> {
             broken: _,
             name,
             r#match,
-            pool,
+            pool: _,
+            redirect: _,
+            respond: _,
             timeouts,
             retry,
             body_max,
+            rewrite: _,
+            request_headers: _,
+            response_headers: _,
+            maintenance: _,
+            cors: _,
+            compression: _,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
-        let pool = pool.as_ref().and_then(|pool| self.pool_for_requests(pool));
+        let action = self.action(spec);
         let timeouts = timeouts.as_ref().and_then(|spec| self.timeouts(spec));
-        let (pool, steering) = pool?;
+        let options = self.route_options(&spec.value);
         Some(Route {
             name: name.as_ref()?.0.as_str().into(),
             when: when?,
-            pool,
-            steering,
+            action: action?,
             timeouts: timeouts?,
             retry: retry_policy(retry.as_ref()?)?,
             body_max: body_max.as_ref()?.value.0,
+            options: options?,
         })
     }
 
@@ -379,6 +399,46 @@ impl Parser<'_> {
             );
         }
         Some(found)
+    }
+
+    /// What the route does: the one of three that it says.
+    fn action(&mut self, spec: &At<RouteSpec>) -> Option<Action> {
+        let RouteSpec {
+            broken,
+            pool,
+            redirect,
+            respond,
+            ..
+        } = &spec.value;
+        let said = [
+            pool.as_ref().map(|at| ("pool", at.span)),
+            redirect.as_ref().map(|at| ("redirect", at.span)),
+            respond.as_ref().map(|at| ("respond", at.span)),
+        ];
+        let said: Vec<_> = said.into_iter().flatten().collect();
+        if let [(first, there), (second, here), ..] = said[..] {
+            let message = format!("a route has either `{first}` or `{second}`, not both");
+            self.notes
+                .mistake(Mistake::new(here, message).related(there, format!("`{first}`")));
+            return None;
+        }
+        if let Some(pool) = pool {
+            let (pool, steering) = self.pool_for_requests(pool)?;
+            return Some(Action::Forward(Destination { pool, steering }));
+        }
+        if let Some(redirect) = redirect {
+            return self.redirect(redirect).map(Action::Redirect);
+        }
+        if let Some(respond) = respond {
+            return self.respond(respond).map(Action::Respond);
+        }
+        if !broken {
+            self.notes.mistake(
+                Mistake::new(spec.span, "the route leads nowhere")
+                    .expected("`pool`, `redirect` or `respond`"),
+            );
+        }
+        None
     }
 
     fn route_match(&mut self, spec: &At<MatchSpec>) -> Option<RouteMatch> {
@@ -444,7 +504,13 @@ impl Parser<'_> {
 
     /// Without its final slash; `/` matches everything.
     fn path_prefix(&mut self, at: &At<Text>) -> Option<Arc<str>> {
-        let text = at.0.as_str();
+        let trimmed = self.path(at)?.trim_end_matches('/');
+        (!trimmed.is_empty()).then(|| trimmed.into())
+    }
+
+    /// A path from its slash, without a query.
+    pub(super) fn path<'t>(&mut self, at: &'t At<Text>) -> Option<&'t str> {
+        let text = at.value.0.as_str();
         let lawful = text.starts_with('/')
             && !text.contains(['?', '#', '*'])
             && text.parse::<http::uri::PathAndQuery>().is_ok();
@@ -458,11 +524,10 @@ impl Parser<'_> {
             self.notes.mistake(mistake);
             return None;
         }
-        let trimmed = text.trim_end_matches('/');
-        (!trimmed.is_empty()).then(|| trimmed.into())
+        Some(text)
     }
 
-    fn method(&mut self, at: &At<Text>) -> Option<Method> {
+    pub(super) fn method(&mut self, at: &At<Text>) -> Option<Method> {
         const COMMON: [&str; 8] = [
             "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE",
         ];

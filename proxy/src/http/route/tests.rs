@@ -8,14 +8,16 @@ use sealane_model::{PoolId, Ratio};
 use sealane_steering::SteeringPolicy;
 
 use super::*;
-use crate::config::{RetryPolicy, Timeouts};
+use crate::config::{Action, Destination, RetryPolicy, RouteOptions, Timeouts};
 
 pub(crate) fn route(name: &str, when: RouteMatch) -> Route {
     Route {
         name: name.into(),
         when,
-        pool: PoolId::from_index(0).unwrap(),
-        steering: Arc::new(SteeringPolicy::Nearest),
+        action: Action::Forward(Destination {
+            pool: PoolId::from_index(0).unwrap(),
+            steering: Arc::new(SteeringPolicy::Nearest),
+        }),
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             attempt: Duration::from_secs(5),
@@ -27,6 +29,7 @@ pub(crate) fn route(name: &str, when: RouteMatch) -> Route {
             budget: Ratio::new(0.2).unwrap(),
         },
         body_max: None,
+        options: RouteOptions::default(),
     }
 }
 

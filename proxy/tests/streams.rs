@@ -1,0 +1,418 @@
+//! WebSockets over HTTP/2 and gRPC's deadlines, through the proxy, by plain HTTP/2 clients.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[allow(dead_code, reason = "other tests use more of it")]
+mod edge;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use edge::{Edge, Http2, PATIENCE, any_port, reply2};
+use h2::ext::Protocol;
+use sealane_model::Snapshot;
+use sealane_model::Verdict::Up;
+use sealane_testkit::websocket::{self, Kind};
+use sealane_testkit::{ScriptedEndpoint, World};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+fn world_at(address: SocketAddr) -> World {
+    World::new()
+        .region("eu", Up)
+        .endpoint(&address.to_string(), Up)
+}
+
+async fn edge_to_one() -> (Edge, ScriptedEndpoint) {
+    let one = ScriptedEndpoint::start_anywhere("one", "eu").await.unwrap();
+    (Edge::start(world_at(one.address()).build()), one)
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("in time")
+}
+
+/// A stream's body, both ways, as bytes.
+struct StreamIo {
+    send: h2::SendStream<Bytes>,
+    body: h2::RecvStream,
+    read: BytesMut,
+}
+
+impl AsyncRead for StreamIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            match ready!(self.body.poll_data(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(piece) => {
+                    let piece = piece.map_err(io::Error::other)?;
+                    let length = piece.len();
+                    self.body.flow_control().release_capacity(length).unwrap();
+                    self.read.extend_from_slice(&piece);
+                }
+            }
+        }
+        let taken = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..taken]);
+        self.read.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for StreamIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.send.reserve_capacity(data.len());
+        while self.send.capacity() == 0 {
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+        let taken = data.len().min(self.send.capacity());
+        let piece = Bytes::copy_from_slice(&data[..taken]);
+        self.send
+            .send_data(piece, false)
+            .map_err(io::Error::other)?;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = self.send.send_data(Bytes::new(), true);
+        Poll::Ready(ended.map_err(io::Error::other))
+    }
+}
+
+async fn announced(client: &Http2) -> h2::client::SendRequest<Bytes> {
+    let requests = client.requests.clone().ready().await.unwrap();
+    within(async {
+        while !requests.is_extended_connect_protocol_enabled() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    requests
+}
+
+/// The answer's head, and the tunnel if there is one.
+async fn connect(
+    client: &Http2,
+    path: &str,
+    protocol: &'static str,
+) -> (http::response::Parts, StreamIo) {
+    let mut requests = announced(client).await;
+    let mut request = http::Request::builder()
+        .method("CONNECT")
+        .uri(format!("http://x.test{path}"))
+        .header("sec-websocket-version", "13")
+        .body(())
+        .unwrap();
+    let protocol = Protocol::from_static(protocol);
+    request.extensions_mut().insert(protocol);
+    let (answer, send) = requests.send_request(request, false).unwrap();
+    let (head, body) = within(answer).await.unwrap().into_parts();
+    let io = StreamIo {
+        send,
+        body,
+        read: BytesMut::new(),
+    };
+    (head, io)
+}
+
+#[tokio::test]
+async fn a_websocket_over_http_2_reaches_an_endpoint_that_speaks_http_1() {
+    let (edge, _one) = edge_to_one().await;
+    let client = Http2::connect(edge.address()).await;
+
+    let (head, mut socket) = connect(&client, "/ws", "websocket").await;
+    assert_eq!(head.status, 200);
+    for name in ["connection", "upgrade", "sec-websocket-accept"] {
+        assert!(!head.headers.contains_key(name), "{name}");
+    }
+    for length in [0, 5, 70_000, 1_000_000] {
+        let payload = vec![b'x'; length];
+        let mask = Some([1, 2, 3, 4]);
+        within(websocket::write(&mut socket, Kind::Binary, &payload, mask))
+            .await
+            .unwrap();
+        let echoed = within(websocket::read(&mut socket)).await.unwrap();
+        assert!(echoed.payload == payload);
+    }
+    websocket::write(&mut socket, Kind::Close, b"", Some([0; 4]))
+        .await
+        .unwrap();
+    let closed = within(websocket::read(&mut socket)).await.unwrap();
+    assert_eq!(closed.kind, Kind::Close);
+    assert_eq!(
+        within(socket.read_u8()).await.unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
+}
+
+#[tokio::test]
+async fn other_streams_go_on_beside_a_websocket() {
+    let (edge, _one) = edge_to_one().await;
+    let mut client = Http2::connect(edge.address()).await;
+
+    let (_, mut first) = connect(&client, "/ws/1", "websocket").await;
+    let (_, mut second) = connect(&client, "/ws/2", "websocket").await;
+    for socket in [&mut first, &mut second] {
+        websocket::write(socket, Kind::Text, b"hello", Some([9; 4]))
+            .await
+            .unwrap();
+        assert_eq!(
+            within(websocket::read(socket)).await.unwrap().payload,
+            b"hello"
+        );
+    }
+    assert_eq!(client.get("http://x.test/who").await.head.status, 200);
+}
+
+/// Switches, says something at once, and sends back all it gets when that has ended.
+async fn patient_endpoint() -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 8192];
+        let read = stream.read(&mut head).await.unwrap();
+        let head = std::str::from_utf8(&head[..read]).unwrap();
+        let field = |name: &str| {
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            let found = lines.find(|(found, _)| found.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value)
+        };
+        assert!(head.starts_with("GET /x HTTP/1.1\r\n"), "{head}");
+        assert_eq!(field("content-length"), None);
+        assert_eq!(field("transfer-encoding"), None);
+        let accept = websocket::accept_of(field("sec-websocket-key").unwrap());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: {accept}\r\n\r\nwelcome "
+        );
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        stream.write_all(&all).await.unwrap();
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_direction_is_still_answered() {
+    let (address, _task) = patient_endpoint().await;
+    let edge = Edge::start(world_at(address).build());
+    let client = Http2::connect(edge.address()).await;
+
+    let (head, mut socket) = connect(&client, "/x", "websocket").await;
+    assert_eq!(head.status, 200);
+    let much = vec![b'y'; 300_000];
+    within(socket.write_all(&much)).await.unwrap();
+    socket.shutdown().await.unwrap();
+    let mut all = Vec::new();
+    within(socket.read_to_end(&mut all)).await.unwrap();
+
+    assert_eq!(&all[..8], b"welcome ");
+    assert!(all[8..] == much);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_switch_leaves_no_tunnel_behind() {
+    let (edge, _one) = edge_to_one().await;
+    let client = Http2::connect(edge.address()).await;
+
+    // It answers 200, as if nothing had been asked for.
+    let (head, _) = connect(&client, "/who", "websocket").await;
+    assert_eq!(head.status, 501);
+    assert_eq!(head.headers["x-sealane-refusal"], "websocket_unsupported");
+    let (head, _) = connect(&client, "/status/403", "websocket").await;
+    assert_eq!(head.status, 403);
+}
+
+#[tokio::test]
+async fn an_unknown_protocol_and_a_plain_connect_are_refused() {
+    let (edge, one) = edge_to_one().await;
+    let client = Http2::connect(edge.address()).await;
+
+    let (head, _) = connect(&client, "/", "connect-udp").await;
+    assert_eq!(head.status, 501);
+    assert_eq!(head.headers["x-sealane-refusal"], "connect_protocol");
+    let plain = http::Request::builder().method("CONNECT").uri("x.test:80");
+    let (answer, _) = client
+        .requests
+        .clone()
+        .send_request(plain.body(()).unwrap(), false)
+        .unwrap();
+    assert_eq!(within(answer).await.unwrap().status(), 405);
+    assert_eq!(one.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_websocket_for_an_endpoint_that_speaks_http_2_is_refused() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let edge = Edge::start(world_at(listener.local_addr().unwrap()).http2().build());
+    let client = Http2::connect(edge.address()).await;
+
+    let (head, _) = connect(&client, "/", "websocket").await;
+
+    assert_eq!(head.status, 501);
+    assert_eq!(head.headers["x-sealane-refusal"], "websocket_unsupported");
+}
+
+#[tokio::test]
+async fn a_silent_websocket_is_cut_after_the_idle_time_out() {
+    let one = ScriptedEndpoint::start_anywhere("one", "eu").await.unwrap();
+    let edge = Edge::start_with(world_at(one.address()).build(), |config| {
+        config.routes[0].timeouts.idle = Duration::from_millis(300);
+    });
+    let client = Http2::connect(edge.address()).await;
+
+    let (_, mut socket) = connect(&client, "/ws", "websocket").await;
+
+    assert!(within(socket.read_u8()).await.is_err());
+}
+
+/// How an endpoint of gRPC behaves in these tests.
+#[derive(Clone, Copy)]
+enum Answering {
+    /// Not at all.
+    Never,
+    /// With a head and one message, and then not any more.
+    Begins,
+}
+
+/// Tells what `grpc-timeout` it was sent, and when its stream was reset.
+async fn grpc_endpoint(how: Answering) -> (Snapshot, mpsc::Receiver<String>, JoinSet<()>) {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let world = world_at(listener.local_addr().unwrap()).http2().build();
+    let (tell, told) = mpsc::channel(8);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let (io, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        let mut streams = JoinSet::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let timeout = request.headers()["grpc-timeout"]
+                .to_str()
+                .unwrap()
+                .to_owned();
+            tell.send(timeout).await.unwrap();
+            let tell = tell.clone();
+            streams.spawn(async move {
+                let mut send = None;
+                if let Answering::Begins = how {
+                    let head = http::Response::builder().header("content-type", "application/grpc");
+                    let mut begun = respond
+                        .send_response(head.body(()).unwrap(), false)
+                        .unwrap();
+                    begun
+                        .send_data(Bytes::from_static(b"\0\0\0\0\x01x"), false)
+                        .unwrap();
+                    send = Some(begun);
+                }
+                let reset = std::future::poll_fn(|cx| match &mut send {
+                    Some(send) => send.poll_reset(cx),
+                    None => respond.poll_reset(cx),
+                });
+                let reset = format!("{:?}", reset.await.unwrap());
+                tell.send(reset).await.unwrap();
+            });
+        }
+    });
+    (world, told, task)
+}
+
+async fn call(
+    client: &mut Http2,
+    timeout: &str,
+) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+    let request = http::Request::post("http://x.test/service/method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", timeout);
+    client
+        .requests
+        .send_request(request.body(()).unwrap(), false)
+        .unwrap()
+}
+
+fn millis(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number: u64 = number.parse().unwrap();
+    match unit {
+        "n" => number / 1_000_000,
+        "u" => number / 1_000,
+        "m" => number,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_goes_along_and_ends_a_call_that_was_not_answered() {
+    let (world, mut told, _task) = grpc_endpoint(Answering::Never).await;
+    let edge = Edge::start_with(world, |config| {
+        config.routes[0].timeouts.attempt = PATIENCE;
+        config.routes[0].timeouts.request = PATIENCE;
+    });
+    let mut client = Http2::connect(edge.address()).await;
+
+    let (mut answer, _send) = call(&mut client, "700m").await;
+    let early = tokio::time::timeout(Duration::from_millis(600), &mut answer).await;
+    assert!(early.is_err());
+    let reply = reply2(answer).await;
+
+    assert_eq!(reply.head.headers["grpc-status"], "4");
+    assert_eq!(reply.head.headers["x-sealane-refusal"], "deadline_exceeded");
+    let passed_on = millis(&within(told.recv()).await.unwrap());
+    assert!((300..=700).contains(&passed_on), "{passed_on}");
+    assert_eq!(within(told.recv()).await.unwrap(), "CANCEL");
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_call_in_the_middle_of_its_answer() {
+    let (world, mut told, _task) = grpc_endpoint(Answering::Begins).await;
+    let mut edge = Edge::start(world);
+    let mut client = Http2::connect(edge.address()).await;
+
+    let (answer, _send) = call(&mut client, "500m").await;
+    let reply = reply2(answer).await;
+
+    assert_eq!(reply.body, b"\0\0\0\0\x01x");
+    let trailers = reply.trailers.unwrap();
+    assert_eq!(trailers["grpc-status"], "4");
+    assert_eq!(within(told.recv()).await.map(|_| ()), Some(()));
+    assert_eq!(within(told.recv()).await.unwrap(), "CANCEL");
+    // It was the client's deadline, not the endpoint's fault.
+    assert!(edge.observations.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_deadline_that_cannot_be_read_is_refused() {
+    let (edge, one) = edge_to_one().await;
+    let mut client = Http2::connect(edge.address()).await;
+
+    let (answer, _send) = call(&mut client, "5 seconds").await;
+    let reply = reply2(answer).await;
+
+    assert_eq!(reply.head.headers["grpc-status"], "13");
+    assert_eq!(one.requests(), 0);
+}
