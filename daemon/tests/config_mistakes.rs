@@ -684,6 +684,48 @@ fn certificates_are_ordered_for_host_names_alone() {
     );
 }
 
+#[test]
+fn a_udp_listener_has_a_pool_and_nothing_of_http_s() {
+    let with = |listener: &str| BASE.replace("{ bind: \"127.0.0.1:80\" }", listener);
+    check(
+        &with("{ bind: \"127.0.0.1:80\", protocol: udp }"),
+        &["7:53: the listener `web` lacks a pool"],
+    );
+    check(
+        &with("{ bind: \"127.0.0.1:80\", protocol: udp, pool: ap, certificates: [] }"),
+        &[
+            "7:64: there is no pool `ap`",
+            "7:82: a listener of `udp` has no certificates",
+        ],
+    );
+    check(
+        &with("{ bind: \"127.0.0.1:80\", pool: api, timeouts: { idle: 1s }, on_down: keep }"),
+        &[
+            "7:49: a listener of `http` has no pool of its own",
+            "7:64: a listener of `http` has no `timeouts`",
+            "7:87: a listener of `http` has no `on_down`",
+        ],
+    );
+    check(
+        &with("{ bind: \"127.0.0.1:80\", protocol: udp, pool: api, flows: { answers: 0 } }"),
+        &["7:87: `listeners.web.flows.answers`: `0` is out of range"],
+    );
+}
+
+#[test]
+fn tcp_and_udp_have_ports_of_their_own() {
+    let udp = "bind: \"127.0.0.1:80\", protocol: udp, pool: api";
+    let with = |more: &str| {
+        let listeners = format!("{{ bind: \"127.0.0.1:80\" }}, udp: {{ {udp} }}{more}");
+        BASE.replace("{ bind: \"127.0.0.1:80\" }", &listeners)
+    };
+    assert!(load(&with("")).is_ok());
+    check(
+        &with(", too: { bind: \"0.0.0.0:80\", protocol: udp, pool: api }"),
+        &["7:115: 0.0.0.0:80 of the listener `too` is taken by the listener `udp`"],
+    );
+}
+
 /// A folder with a certificate, its key, and the key of another one.
 fn folder_with_certificates() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("it works in every run");

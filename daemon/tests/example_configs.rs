@@ -214,10 +214,20 @@ fn the_short_form_stands_beside_the_rest() {
         .collect();
     assert_eq!(
         pools,
-        ["api", "legacy", "postgres", "mail", "shop.example.com"]
+        [
+            "api",
+            "legacy",
+            "postgres",
+            "mail",
+            "resolvers",
+            "shop.example.com"
+        ]
     );
     let listeners: Vec<&str> = rules.proxy.listeners.iter().map(|l| &*l.name).collect();
-    assert_eq!(listeners, ["web", "database", "mail", "plain", "secure"]);
+    assert_eq!(
+        listeners,
+        ["web", "database", "mail", "plain", "secure", "names"]
+    );
     let routes: Vec<&str> = rules
         .proxy
         .routes

@@ -66,6 +66,8 @@ pub enum ListenerProtocol {
         otherwise: Option<Destination>,
         how: SessionRule,
     },
+    /// Datagrams as they come, both ways.
+    Udp { to: Destination, how: FlowRule },
 }
 
 impl ListenerProtocol {
@@ -74,9 +76,14 @@ impl ListenerProtocol {
     pub const fn is_http(&self) -> bool {
         matches!(self, Self::Http | Self::Https(_))
     }
+
+    /// Connections are passed on as they are.
+    pub(crate) const fn has_sessions(&self) -> bool {
+        matches!(self, Self::Tcp { .. } | Self::TlsPassthrough { .. })
+    }
 }
 
-/// Who serves: a route's requests, or the sessions of a listener that is not HTTP's.
+/// Who serves: a route's requests, or the clients of a listener that is not HTTP's.
 #[derive(Clone, Debug)]
 pub struct Destination {
     pub pool: PoolId,
@@ -100,11 +107,27 @@ pub struct SessionTimeouts {
     pub lifetime: Option<Duration>,
 }
 
-/// What becomes of sessions whose endpoint goes down.
+/// What becomes of those whose endpoint goes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDown {
     Keep,
+    /// A session is closed; a flow's next datagram goes to another endpoint.
     Close,
+}
+
+/// What the flows of a UDP listener may do. A flow: one client's datagrams, from one port of its.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowRule {
+    /// Flows at once for each address; workers share them evenly. Beyond it, unproven flows make
+    /// way, then new ones are refused.
+    pub flows: usize,
+    /// Of them, how many one client may have on a worker: an IPv4 address, or an IPv6 /64.
+    pub flows_per_client: usize,
+    /// A flow whose client was silent for this long ends.
+    pub idle: Duration,
+    /// A flow ends once each of its client's datagrams had so many answers. `None`: nobody counts.
+    pub answers: Option<u32>,
+    pub on_down: OnDown,
 }
 
 impl ListenerProtocol {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use socket2::Socket;
 
-use crate::listener;
+use crate::config::ListenerProtocol;
+use crate::{listener, udp};
 
 /// An address whose sockets an earlier process may have left.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,16 @@ pub struct Wanted<'a> {
 pub enum SocketKind {
     Stream,
     Datagram,
+}
+
+impl SocketKind {
+    /// An address may have one listener of each kind.
+    pub(crate) const fn of(protocol: &ListenerProtocol) -> Self {
+        match protocol {
+            ListenerProtocol::Udp { .. } => Self::Datagram,
+            _ => Self::Stream,
+        }
+    }
 }
 
 /// Gives the sockets that there are for an address; none where it has to be bound.
@@ -50,6 +61,7 @@ pub struct Held {
 /// workers are more, they get sockets of their own.
 pub(crate) fn adopt(
     inherited: Vec<OwnedFd>,
+    kind: SocketKind,
     workers: usize,
 ) -> io::Result<(SocketAddr, Vec<Socket>)> {
     let mut sockets: Vec<Socket> = inherited.into_iter().map(Socket::from).collect();
@@ -58,13 +70,16 @@ pub(crate) fn adopt(
     let address = address.ok_or(io::ErrorKind::InvalidInput)?;
     for socket in &sockets {
         socket.set_nonblocking(true)?;
+        if kind == SocketKind::Datagram {
+            udp::note_destinations(socket, address)?;
+        }
     }
     let given = sockets.len();
     for index in given..workers {
         // One that lacks SO_REUSEPORT, or belongs to another user (a service manager's), can't be
         // joined: then workers share it.
-        let more =
-            listener::socket(address, true).or_else(|_| sockets[index % given].try_clone())?;
+        let more = listener::socket(address, kind, true)
+            .or_else(|_| sockets[index % given].try_clone())?;
         sockets.push(more);
     }
     Ok((address, sockets))
@@ -88,18 +103,18 @@ mod tests {
 
     #[test]
     fn each_inherited_socket_is_kept_though_workers_are_fewer() {
-        let (address, sockets) = listener::bind(address(), 3).unwrap();
+        let (address, sockets) = listener::bind(address(), SocketKind::Stream, 3).unwrap();
 
-        let (adopted, taken) = adopt(duplicates(&sockets).unwrap(), 1).unwrap();
+        let (adopted, taken) = adopt(duplicates(&sockets).unwrap(), SocketKind::Stream, 1).unwrap();
 
         assert_eq!((adopted, taken.len()), (address, 3));
     }
 
     #[test]
     fn further_workers_get_sockets_of_their_own() {
-        let (address, sockets) = listener::bind(address(), 1).unwrap();
+        let (address, sockets) = listener::bind(address(), SocketKind::Stream, 1).unwrap();
 
-        let (_, taken) = adopt(duplicates(&sockets).unwrap(), 3).unwrap();
+        let (_, taken) = adopt(duplicates(&sockets).unwrap(), SocketKind::Stream, 3).unwrap();
 
         let bound = |socket: &Socket| socket.local_addr().unwrap().as_socket();
         assert_eq!(taken.len(), 3);
@@ -111,7 +126,7 @@ mod tests {
         let alone = TcpListener::bind(address()).unwrap();
         let address = alone.local_addr().unwrap();
 
-        let (_, taken) = adopt(vec![alone.into()], 2).unwrap();
+        let (_, taken) = adopt(vec![alone.into()], SocketKind::Stream, 2).unwrap();
 
         let client = TcpStream::connect(address).unwrap();
         let second: TcpListener = taken.into_iter().nth(1).unwrap().into();

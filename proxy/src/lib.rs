@@ -21,6 +21,7 @@ mod shared;
 mod signal;
 mod slots;
 mod tcp;
+mod udp;
 mod upstream;
 mod worker;
 
@@ -84,6 +85,7 @@ struct Bound {
     /// As configured: what a reload compares.
     asked: SocketAddr,
     address: SocketAddr,
+    kind: SocketKind,
     state: Arc<ListenerState>,
     /// Until they listen.
     sockets: Vec<Socket>,
@@ -185,7 +187,7 @@ impl Proxy {
             Ok(Held {
                 listener: Arc::clone(&bound.name),
                 address: bound.asked,
-                kind: SocketKind::Stream,
+                kind: bound.kind,
                 sockets: handover::duplicates(&bound.kept)?,
             })
         });
@@ -233,7 +235,7 @@ impl Proxy {
         // Inherited sockets may be more than workers: none is left out.
         for (socket, worker) in bound.sockets.drain(..).zip(workers.iter().cycle()) {
             let opened = Opened {
-                socket: listen(socket)?,
+                socket: listen(socket, bound.kind)?,
                 state: Arc::clone(&bound.state),
                 accepting: OpenConnections::begin_accepting(&self.shared),
             };
@@ -284,7 +286,9 @@ impl Proxy {
         let identities: HashSet<_> = endpoints.filter_map(|one| one.tls.as_ref()).collect();
         self.shared.tls.retain(|tls| identities.contains(tls));
 
-        state.listeners.retain_mut(|bound| keep(bound, &wanted));
+        state
+            .listeners
+            .retain_mut(|bound| keep(bound, &wanted, self.options));
         let State { listeners, workers } = &mut *state;
         for mut bound in new {
             if !workers.is_empty()
@@ -311,7 +315,9 @@ impl Proxy {
     }
 
     /// The same where a successor serves on the same sockets: idle connections are not closed at
-    /// once, when their clients may just be asking, but after their next answer or a while.
+    /// once, when their clients may just be asking, but after their next answer or a while. And of UDP
+    /// nothing is received: two processes reading one socket would each get some of a client's
+    /// datagrams.
     pub async fn step_aside(&self, deadline: Duration) -> usize {
         self.end(Phase::SteppingAside, deadline).await
     }
@@ -375,28 +381,29 @@ fn bind_new(
             };
             if new
                 .iter()
-                .any(|bound| bound.asked == *asked && asked.port() != 0)
+                .any(|bound| is_same_socket(bound, listener, *asked) && asked.port() != 0)
             {
                 return Err(failed(std::io::ErrorKind::AddrInUse.into()));
             }
             let wanted = Wanted {
                 listener: &listener.name,
                 address: *asked,
-                kind: SocketKind::Stream,
+                kind: SocketKind::of(&listener.protocol),
             };
             let workers = options.workers.get();
             let (address, sockets) = match inherit(wanted) {
-                none if none.is_empty() => bind(*asked, workers),
-                some => handover::adopt(some, workers),
+                none if none.is_empty() => bind(*asked, wanted.kind, workers),
+                some => handover::adopt(some, wanted.kind, workers),
             }
             .map_err(failed)?;
             let kept: Result<_, _> = sockets.iter().map(Socket::try_clone).collect();
             let kept = kept.map_err(failed)?;
-            let rule = ListenerRule::new(listener, &listener.protocol);
+            let rule = ListenerRule::new(listener, &listener.protocol, workers);
             new.push(Bound {
                 name: Arc::clone(&listener.name),
                 asked: *asked,
                 address,
+                kind: wanted.kind,
                 state: Arc::new(ListenerState {
                     rule: ArcSwap::from_pointee(rule),
                     closing: watch::Sender::new(false),
@@ -411,11 +418,16 @@ fn bind_new(
 
 /// With port 0 an address is known by its listener's name only.
 fn is_same(bound: &Bound, listener: &Listener, asked: SocketAddr) -> bool {
-    bound.asked == asked && (asked.port() != 0 || bound.name == listener.name)
+    is_same_socket(bound, listener, asked) && (asked.port() != 0 || bound.name == listener.name)
+}
+
+/// TCP and UDP have ports of their own.
+fn is_same_socket(bound: &Bound, listener: &Listener, asked: SocketAddr) -> bool {
+    bound.asked == asked && bound.kind == SocketKind::of(&listener.protocol)
 }
 
 /// Gives a listener that stays its new rules, and closes one that does not.
-fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
+fn keep(bound: &mut Bound, wanted: &[Listener], options: Options) -> bool {
     let stays = |listener: &&Listener| {
         let mut asked = listener.bind.iter();
         asked.any(|asked| is_same(bound, listener, *asked))
@@ -430,7 +442,7 @@ fn keep(bound: &mut Bound, wanted: &[Listener]) -> bool {
     let protocol = listener
         .protocol
         .keeping_tickets_of(&bound.state.rule.load().protocol);
-    let rule = ListenerRule::new(listener, &protocol);
+    let rule = ListenerRule::new(listener, &protocol, options.workers.get());
     bound.state.rule.store(Arc::new(rule));
     true
 }

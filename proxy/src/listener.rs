@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::challenge::Challenges;
 use crate::config::{Listener, ListenerProtocol};
+use crate::handover::SocketKind;
 use crate::http::context::Inbound;
 use crate::http::h1::Served;
 use crate::http::headers::PeerText;
@@ -35,6 +36,7 @@ use crate::proxy_protocol::{self, Header};
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
 use crate::tcp;
 use crate::tcp::sni::Names;
+use crate::udp::{self, UdpRule};
 use crate::worker::{Worker, note_panic};
 
 /// Connections that the kernel queues for each worker's socket.
@@ -70,18 +72,27 @@ pub(crate) struct ListenerRule {
     pub(crate) names: Option<Names>,
     /// For listeners whose connections are sessions.
     sessions: OnceLock<Arc<SessionMetrics>>,
+    /// For `udp`.
+    pub(crate) udp: Option<Arc<UdpRule>>,
 }
 
 impl ListenerRule {
     /// `protocol`: the listener's, or that with what was kept of an earlier one.
-    pub(crate) fn new(listener: &Listener, protocol: &ListenerProtocol) -> Self {
+    pub(crate) fn new(listener: &Listener, protocol: &ListenerProtocol, workers: usize) -> Self {
         let names = match protocol {
             ListenerProtocol::TlsPassthrough {
                 names, otherwise, ..
             } => Some(Names::new(names, otherwise.as_ref())),
             _ => None,
         };
+        let udp = match protocol {
+            ListenerProtocol::Udp { to, how } => {
+                Some(Arc::new(UdpRule::new(&listener.name, to, *how, workers)))
+            }
+            _ => None,
+        };
         let rule = Self {
+            udp,
             senders: listener.senders.clone(),
             names,
             name: Arc::clone(&listener.name),
@@ -90,7 +101,7 @@ impl ListenerRule {
             metrics: ListenerMetrics::new(&listener.name),
             sessions: OnceLock::new(),
         };
-        if !protocol.is_http() {
+        if protocol.has_sessions() {
             // Numbers that are there from the start, as 0.
             rule.sessions();
         }
@@ -105,22 +116,31 @@ impl ListenerRule {
 
 /// A listening socket on its way to a worker.
 pub(crate) struct Opened {
-    pub(crate) socket: std::net::TcpListener,
+    pub(crate) socket: Listening,
     pub(crate) state: Arc<ListenerState>,
     pub(crate) accepting: AcceptingGuard,
 }
 
+pub(crate) enum Listening {
+    Stream(std::net::TcpListener),
+    Datagram(std::net::UdpSocket),
+}
+
 /// One socket for each of `count` workers, bound and not yet listening. With port 0 all get the
 /// same free port.
-pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
+pub(crate) fn bind(
+    address: SocketAddr,
+    kind: SocketKind,
+    count: usize,
+) -> io::Result<(SocketAddr, Vec<Socket>)> {
     let mut address = address;
     if address.port() != 0 {
         // Sockets that share a port would not notice another process's: this one does.
-        socket(address, false)?;
+        socket(address, kind, false)?;
     }
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
-        let socket = socket(address, true)?;
+        let socket = socket(address, kind, true)?;
         if address.port() == 0
             && let Some(bound) = socket.local_addr()?.as_socket()
         {
@@ -131,7 +151,14 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<(SocketAddr,
     Ok((address, sockets))
 }
 
-pub(crate) fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+pub(crate) fn socket(address: SocketAddr, kind: SocketKind, shared: bool) -> io::Result<Socket> {
+    match kind {
+        SocketKind::Stream => stream_socket(address, shared),
+        SocketKind::Datagram => udp::open(address, shared),
+    }
+}
+
+fn stream_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -150,9 +177,12 @@ pub(crate) fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-pub(crate) fn listen(socket: Socket) -> io::Result<std::net::TcpListener> {
+pub(crate) fn listen(socket: Socket, kind: SocketKind) -> io::Result<Listening> {
+    if kind == SocketKind::Datagram {
+        return Ok(Listening::Datagram(socket.into()));
+    }
     socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(Listening::Stream(socket.into()))
 }
 
 /// Accepts until the listener is removed or the proxy drains, then sees its connections to their
@@ -163,6 +193,12 @@ pub(crate) async fn accept(opened: Opened, worker: Rc<Worker>) {
         state,
         accepting,
     } = opened;
+    let socket = match socket {
+        Listening::Stream(socket) => socket,
+        Listening::Datagram(socket) => {
+            return Box::pin(udp::run(socket, state, worker, accepting)).await;
+        }
+    };
     let mut connections = JoinSet::new();
     match tokio::net::TcpListener::from_std(socket) {
         Ok(socket) => accept_until_closed(socket, &state, &worker, &mut connections).await,
@@ -292,6 +328,8 @@ async fn connection(
             let rule = Arc::clone(&gauged.0);
             Box::pin(tcp::serve(tcp, caller, rule, &worker)).await;
         }
+        // No connection comes from a UDP socket.
+        ListenerProtocol::Udp { .. } => {}
     }
 }
 

@@ -25,6 +25,7 @@ pub fn describe() {
     describe_attempts();
     describe_connections();
     describe_sessions();
+    describe_flows();
 }
 
 fn describe_requests() {
@@ -152,6 +153,46 @@ fn describe_sessions() {
         "proxy_session_attempt_failures_total",
         Unit::Count,
         "Connections to endpoints that TCP sessions did not get, by listener and cause"
+    );
+}
+
+fn describe_flows() {
+    describe_gauge!(
+        "proxy_flows",
+        Unit::Count,
+        "UDP flows open now, by listener"
+    );
+    describe_counter!(
+        "proxy_flows_total",
+        Unit::Count,
+        "UDP flows opened, by listener"
+    );
+    describe_counter!(
+        "proxy_flow_ends_total",
+        Unit::Count,
+        "UDP flows ended, by listener and why: idle, answered, evicted, removed (its listener) or cut_off"
+    );
+    describe_counter!(
+        "proxy_flow_moves_total",
+        Unit::Count,
+        "UDP flows that went on to another endpoint, by listener and why: down, gone or refused"
+    );
+    describe_counter!(
+        "proxy_datagrams_total",
+        Unit::Count,
+        "UDP datagrams carried, by listener and direction: received (from clients) or sent (to them)"
+    );
+    describe_counter!(
+        "proxy_datagram_bytes_total",
+        Unit::Bytes,
+        "Bytes in the UDP datagrams carried, by listener and direction"
+    );
+    describe_counter!(
+        "proxy_datagrams_dropped_total",
+        Unit::Count,
+        "UDP datagrams not carried, by listener and cause: client_limit, limit, no_endpoint, \
+         draining, unreachable (no endpoint took it), busy (the kernel's queue is full), os, \
+         or source (nobody can be answered there)"
     );
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct OpenConnections {
     count: AtomicUsize,
+    /// UDP flows: no connections, so that a flood of forged ones leaves connections their places.
+    flows: AtomicUsize,
     /// Sockets that are still accepted from.
     accepting: AtomicUsize,
     none_left: Notify,
@@ -61,8 +63,14 @@ impl OpenConnections {
         (before < max).then_some(guard)
     }
 
+    /// Connections and flows.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire) + self.flows.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn begin_flow(shared: &Arc<Shared>) -> FlowGuard {
+        shared.open.flows.fetch_add(1, Ordering::Relaxed);
+        FlowGuard(Arc::clone(shared))
     }
 
     pub(crate) fn begin_accepting(shared: &Arc<Shared>) -> AcceptingGuard {
@@ -70,7 +78,7 @@ impl OpenConnections {
         AcceptingGuard(Arc::clone(shared))
     }
 
-    /// Resolves when no connection is open and none can come.
+    /// Resolves when no connection and no flow is open and none can come.
     pub(crate) async fn none_left(&self) {
         loop {
             let notified = self.none_left.notified();
@@ -91,6 +99,17 @@ pub(crate) struct OpenGuard(Arc<Shared>);
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         if self.0.open.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.open.none_left.notify_waiters();
+        }
+    }
+}
+
+/// One open UDP flow.
+pub(crate) struct FlowGuard(Arc<Shared>);
+
+impl Drop for FlowGuard {
+    fn drop(&mut self) {
+        if self.0.open.flows.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.open.none_left.notify_waiters();
         }
     }

@@ -1,7 +1,7 @@
 //! A worker: one thread, one current-thread runtime, its share of every listener, and its own
 //! connections to endpoints. Workers share nothing on the request path but counters.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
 use crate::tcp::relay::Kit;
 use crate::tcp::watch::Watch;
+use crate::udp;
 use crate::upstream::Endpoints;
 
 /// Errands waiting for one worker. A worker takes them up within milliseconds; were it full, a new
@@ -47,6 +48,8 @@ pub(crate) struct Worker {
     /// What TCP sessions move their bytes with.
     pub(crate) kit: Kit,
     pub(crate) watch: Watch,
+    /// Datagrams that are being carried.
+    pub(crate) batch: RefCell<udp::Batch>,
 }
 
 /// The other threads' end of a worker.
@@ -100,6 +103,7 @@ async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
         held_by_squeezes: Rc::default(),
         kit: Kit::default(),
         watch: Watch::default(),
+        batch: RefCell::default(),
         shared,
     });
     let mut phase = worker.shared.phase.subscribe();

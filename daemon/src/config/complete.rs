@@ -8,9 +8,10 @@ use super::expand::Environment;
 use super::places;
 use super::source::Span;
 use super::spec::{
-    ChallengeWord, DefaultsSpec, EndpointSpec, FileSpec, ListenerKind, ListenerSpec, NodeSpec,
-    OnDownWord, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec, RouteDefaultsSpec,
-    RouteSpec, SessionTimeoutsSpec, SoaSpec, SteeredSpec, TimeoutsSpec, ZoneSpec,
+    ChallengeWord, DefaultsSpec, EndpointSpec, FileSpec, FlowsSpec, ListenerKind, ListenerSpec,
+    NodeSpec, OnDownWord, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec,
+    RouteDefaultsSpec, RouteSpec, SessionTimeoutsSpec, SoaSpec, SteeredSpec, TimeoutsSpec,
+    ZoneSpec,
 };
 use super::unit::{Period, Reach, Text, Version};
 
@@ -19,6 +20,9 @@ const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 
 /// Pools of database connections are silent for long.
 const TCP_IDLE: Duration = Duration::from_secs(3_600);
+
+/// Most protocols over UDP are done within seconds, or say something at least this often.
+const UDP_IDLE: Duration = Duration::from_secs(60);
 
 pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
     if let Some(defaults) = spec.defaults.take() {
@@ -53,6 +57,12 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
         }
         name_routes(&mut routes.value.0);
     }
+    if let Some(listeners) = &mut spec.listeners {
+        let listeners = listeners.value.0.iter_mut();
+        for listener in listeners.filter_map(|entry| entry.value.as_mut()) {
+            complete_listener(&mut listener.value);
+        }
+    }
     let dns = spec.dns.as_mut();
     if let Some(zones) = dns.and_then(|dns| dns.value.zones.as_mut()) {
         for entry in &mut zones.value.0 {
@@ -68,20 +78,32 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
 /// What is left out depends on what is spoken.
 fn complete_listener(listener: &mut ListenerSpec) {
     let kind = listener.protocol.as_ref().map(|protocol| protocol.value);
-    if !matches!(kind, Some(ListenerKind::Tcp | ListenerKind::TlsPassthrough)) {
-        return;
-    }
+    let (idle, on_down) = match kind {
+        Some(ListenerKind::Tcp | ListenerKind::TlsPassthrough) => (TCP_IDLE, OnDownWord::Keep),
+        Some(ListenerKind::Udp) => (UDP_IDLE, OnDownWord::Close),
+        Some(ListenerKind::Http | ListenerKind::Https) | None => return,
+    };
     let timeouts = listener
         .timeouts
         .get_or_insert_with(|| At::unwritten(SessionTimeoutsSpec::default()));
-    timeouts.value.fill();
+    if kind == Some(ListenerKind::Udp) {
+        // What nobody wrote says nothing here.
+        let connect = &mut timeouts.value.connect;
+        connect.take_if(|connect| !connect.span.is_written());
+        let flows = listener
+            .flows
+            .get_or_insert_with(|| At::unwritten(FlowsSpec::default()));
+        flows.value.fill();
+    } else {
+        timeouts.value.fill();
+    }
     timeouts
         .value
         .idle
-        .get_or_insert(At::unwritten(Period(TCP_IDLE)));
+        .get_or_insert_with(|| At::unwritten(Period(idle)));
     listener
         .on_down
-        .get_or_insert(At::unwritten(OnDownWord::Keep));
+        .get_or_insert_with(|| At::unwritten(on_down));
 }
 
 /// Plain HTTP is asked first where it is spoken: it also works behind what ends TLS before us.

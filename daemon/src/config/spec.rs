@@ -428,20 +428,22 @@ shape! {
     ListenerSpec {
         /// Addresses with ports.
         bind: OneOrMany<Bind> = required,
-        /// `http` (also HTTP/2 by prior knowledge), `https` (HTTP/1.1 and HTTP/2 over TLS), `tcp` or `tls_passthrough` (TLS that the endpoints speak).
+        /// `http` (also HTTP/2 by prior knowledge), `https` (HTTP/1.1 and HTTP/2 over TLS), `tcp`, `tls_passthrough` (TLS that the endpoints speak) or `udp`.
         protocol: ListenerKind = "http",
         /// For `https`: chosen by server name; the first one is for clients that send none.
         certificates: List<ListenerCertificateSpec>,
         /// For `https`: which versions are spoken, and what is asked of clients.
         tls: ListenerTlsSpec,
-        /// For `tcp`: the pool that serves. For `tls_passthrough`: that serves the names which are not in `sni`, and clients that send none; they are refused when left out.
+        /// For `tcp` and `udp`: the pool that serves. For `tls_passthrough`: that serves the names which are not in `sni`, and clients that send none; they are refused when left out.
         pool: Text,
         /// For `tls_passthrough`: pools by the server name that clients ask for.
         sni: List<SniSpec>,
-        /// For `tcp` and `tls_passthrough`: time limits of sessions.
+        /// Time limits of sessions and flows; not for HTTP.
         timeouts: SessionTimeoutsSpec,
-        /// For `tcp` and `tls_passthrough`: what becomes of sessions whose endpoint goes down. `keep` when left out.
+        /// What becomes of sessions and flows whose endpoint goes down; not for HTTP. `keep` when left out, for `udp` `close`.
         on_down: OnDownWord,
+        /// For `udp`: bounds and ends of flows.
+        flows: FlowsSpec,
         /// Connections that begin with a PROXY header, which says whom they are from.
         proxy_protocol: SendersSpec,
         /// For `http`: every request is sent to the same place by HTTPS, at this port.
@@ -459,8 +461,10 @@ choice! {
         Tcp = "tcp",
         /// Bytes as they come, after the server name was looked at.
         TlsPassthrough = "tls_passthrough",
+        /// Datagrams as they come.
+        Udp = "udp",
     }
-    later ["udp", "tls", "h3", "quic"]
+    later ["tls", "h3", "quic"]
 }
 
 shape! {
@@ -487,7 +491,7 @@ shape! {
     SessionTimeoutsSpec {
         /// For one connection to an endpoint.
         connect: Limit = "1s",
-        /// Without a byte either way. `1h` for `tcp` and `tls_passthrough` when left out.
+        /// Without a byte either way; for `udp`, without a datagram of the client. `1h` when left out, for `udp` `60s`.
         idle: SessionPeriod,
         /// Whatever moves. No limit when left out.
         lifetime: SessionPeriod,
@@ -495,12 +499,24 @@ shape! {
 }
 
 choice! {
-    /// What becomes of sessions whose endpoint goes down.
+    /// What becomes of sessions and flows whose endpoint goes down.
     OnDownWord {
         /// They go on while they can.
         Keep = "keep",
-        /// They are closed, so that clients come back to another endpoint.
+        /// Sessions are closed, so that clients come back to another endpoint; a flow's next datagram goes to another one.
         Close = "close",
+    }
+}
+
+shape! {
+    /// Bounds and ends of UDP flows: one client's datagrams, from one port of its.
+    FlowsSpec {
+        /// At once for each address; beyond it those that never showed life on both sides make way, then new ones are refused.
+        max: Whole<1, 1_000_000> = "16384",
+        /// Of one client (an IPv4 address, an IPv6 /64) on each worker.
+        per_client: Whole<1, 1_000_000> = "1024",
+        /// A flow ends once each of its client's datagrams had so many answers. Nobody counts when left out.
+        answers: Whole<1, 65_535>,
     }
 }
 

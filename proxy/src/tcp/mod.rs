@@ -61,7 +61,9 @@ pub(crate) async fn serve(
             }
         }
         // Its connections are no sessions.
-        ListenerProtocol::Http | ListenerProtocol::Https(_) => End::NoEndpoint,
+        ListenerProtocol::Http | ListenerProtocol::Https(_) | ListenerProtocol::Udp { .. } => {
+            End::NoEndpoint
+        }
     };
 }
 

@@ -11,6 +11,7 @@ use sealane_proxy::config::{
     Action, Config, Destination, Limits, Listener, ListenerProtocol, RetryPolicy, Route,
     RouteMatch, RouteOptions, Timeouts,
 };
+use sealane_proxy::handover::Inherit;
 use sealane_proxy::tls::{CertificatePem, ServerTls};
 use sealane_proxy::{Deps, Options, Proxy};
 use sealane_steering::{GeoTable, SteeringPolicy};
@@ -91,6 +92,15 @@ impl Edge {
     pub(crate) fn start_with(world: Snapshot, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&world);
         change(&mut config);
+        Self::start_inheriting(world, config, &mut |_| Vec::new())
+    }
+
+    /// On sockets of another one.
+    pub(crate) fn start_inheriting(
+        world: Snapshot,
+        config: Config,
+        inherit: &mut Inherit<'_>,
+    ) -> Self {
         let (world, reader) = snapshot_channel(world);
         let (sender, observations) = observation_channel();
         let deps = Deps {
@@ -100,7 +110,7 @@ impl Edge {
         let options = Options {
             workers: 2.try_into().unwrap(),
         };
-        let proxy = Proxy::bind(config, deps, options).unwrap();
+        let proxy = Proxy::bind_inheriting(config, deps, options, inherit).unwrap();
         proxy.start().unwrap();
         Self {
             proxy,

@@ -11,7 +11,7 @@ use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{AdminSpec, RoleWord, TokenSpec};
 use super::super::unit::Secret;
-use super::Parser;
+use super::{Parser, Transport};
 
 /// Characters that a token has at least: shorter ones can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
@@ -33,7 +33,8 @@ impl Parser<'_> {
             self.notes.wrong(bind.span, "the admin API has no address");
         }
         for address in bind.value.iter() {
-            self.bind(address.value.0, address.span, "the admin API");
+            let who = "the admin API";
+            self.bind(Transport::Tcp, address.value.0, address.span, who);
             if !address.value.0.ip().is_loopback() && tokens.value.is_empty() {
                 self.notes.warn(
                     address.span,

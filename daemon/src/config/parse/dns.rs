@@ -17,7 +17,7 @@ use super::super::spec::{
     DnsLimitsSpec, DnsSpec, RecordSpec, SoaSpec, SteeredSpec, TtlText, ZoneSpec,
 };
 use super::super::unit::{OneOrManyText, Text};
-use super::Parser;
+use super::{Parser, Transport};
 
 /// The serial of a zone whose files have no date.
 const SERIAL_WITHOUT_DATE: u32 = 1;
@@ -55,7 +55,10 @@ impl Parser<'_> {
                 .wrong(bind.span, "the name server has no address");
         }
         for address in bind.value.iter() {
-            self.bind(address.value.0, address.span, "the name server");
+            for transport in [Transport::Udp, Transport::Tcp] {
+                let who = "the name server";
+                self.bind(transport, address.value.0, address.span, who);
+            }
         }
         Some(Config {
             bind: bind.value.iter().map(|at| at.value.0).collect(),

@@ -335,9 +335,22 @@ impl Parser<'_> {
     }
 }
 
-/// Addresses that are listened on over TCP, and by whom.
+/// Addresses that are taken. TCP and UDP have ports of their own.
 #[derive(Default)]
 struct Binds {
+    tcp: Taken,
+    udp: Taken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// Addresses that are listened on, and by whom.
+#[derive(Default)]
+struct Taken {
     exact: HashMap<SocketAddr, (Span, String)>,
     /// By family (is it IPv4?) and port.
     wildcard: HashMap<(bool, u16), (Span, String)>,
@@ -347,12 +360,15 @@ struct Binds {
 impl Parser<'_> {
     /// Notes that `who` listens there; a mistake when somebody else does. IPv6 sockets are for
     /// IPv6 only, and port 0 is a free one each time.
-    fn bind(&mut self, address: SocketAddr, span: Span, who: &str) {
+    fn bind(&mut self, transport: Transport, address: SocketAddr, span: Span, who: &str) {
         if address.port() == 0 {
             return;
         }
         let key = (address.is_ipv4(), address.port());
-        let binds = &mut self.binds;
+        let binds = match transport {
+            Transport::Tcp => &mut self.binds.tcp,
+            Transport::Udp => &mut self.binds.udp,
+        };
         let other = binds
             .exact
             .get(&address)

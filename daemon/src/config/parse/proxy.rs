@@ -7,8 +7,8 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use sealane_model::{PoolId, Ratio};
 use sealane_proxy::config::{
-    Action, Destination, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol, OnDown,
-    RetryPolicy, Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
+    Action, Destination, FlowRule, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol,
+    OnDown, RetryPolicy, Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
 use sealane_steering::SteeringPolicy;
 
@@ -16,11 +16,11 @@ use super::super::decode::{At, List, Table, nearest};
 use super::super::error::Mistake;
 use super::super::source::Span;
 use super::super::spec::{
-    LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec, RouteSpec,
+    FlowsSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec, RouteSpec,
     SendersSpec, SessionTimeoutsSpec, SniSpec, TimeoutsSpec,
 };
 use super::super::unit::{Text, host_name, print_duration};
-use super::Parser;
+use super::{Parser, Transport};
 
 impl Parser<'_> {
     pub(super) fn listeners(&mut self, table: Option<&At<Table<ListenerSpec>>>) -> Vec<Listener> {
@@ -45,6 +45,7 @@ impl Parser<'_> {
             pool: _,
             timeouts: _,
             on_down: _,
+            flows: _,
             sni: _,
             proxy_protocol,
             redirect_to_https,
@@ -54,17 +55,22 @@ impl Parser<'_> {
             let message = format!("the listener `{}` has no address", name.value);
             self.notes.wrong(bind.span, message);
         }
+        let protocol = protocol.as_ref()?;
+        let transport = match protocol.value {
+            ListenerKind::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        };
         for address in bind.value.iter() {
             let who = format!("the listener `{}`", name.value);
-            self.bind(address.value.0, address.span, &who);
+            self.bind(transport, address.value.0, address.span, &who);
         }
-        let protocol = protocol.as_ref()?;
         let misplaced = self.misplaced(protocol.value, &spec.value);
         let protocol = match protocol.value {
             ListenerKind::Http => Some(ListenerProtocol::Http),
             ListenerKind::Https => self.https(name, &spec.value),
             ListenerKind::Tcp => self.tcp(name, &spec.value),
             ListenerKind::TlsPassthrough => self.tls_passthrough(name, &spec.value),
+            ListenerKind::Udp => self.udp(name, &spec.value),
         };
         Some(Listener {
             name: name.as_str().into(),
@@ -123,6 +129,12 @@ impl Parser<'_> {
             ("timeouts", spec.timeouts.as_ref().map(|at| at.span)),
             ("on_down", spec.on_down.as_ref().map(|at| at.span)),
         ];
+        if kind == ListenerKind::Udp {
+            self.misplaced_in_udp(spec);
+        } else if let Some(flows) = &spec.flows {
+            let message = format!("a listener of `{word}` has no `flows`");
+            self.notes.wrong(flows.span, message);
+        }
         if kind != ListenerKind::TlsPassthrough
             && let Some(sni) = &spec.sni
         {
@@ -138,6 +150,26 @@ impl Parser<'_> {
             }
         }
         self.notes.count() != before
+    }
+
+    fn misplaced_in_udp(&mut self, spec: &ListenerSpec) {
+        let timeouts = spec.timeouts.as_ref().map(|timeouts| &timeouts.value);
+        let connect = timeouts.and_then(|timeouts| Some(timeouts.connect.as_ref()?.span));
+        let lifetime = timeouts.and_then(|timeouts| Some(timeouts.lifetime.as_ref()?.span));
+        let of_connections = [
+            ("timeouts.connect", connect),
+            ("timeouts.lifetime", lifetime),
+            (
+                "proxy_protocol",
+                spec.proxy_protocol.as_ref().map(|at| at.span),
+            ),
+        ];
+        for (key, span) in of_connections {
+            if let Some(span) = span {
+                let message = format!("a listener of `udp` has no `{key}`");
+                self.notes.wrong(span, message);
+            }
+        }
     }
 
     fn https(&mut self, name: &At<String>, spec: &ListenerSpec) -> Option<ListenerProtocol> {
@@ -164,6 +196,35 @@ impl Parser<'_> {
         Some(ListenerProtocol::Tcp {
             to: self.destination(pool)?,
             how: session_rule(spec)?,
+        })
+    }
+
+    fn udp(&mut self, name: &At<String>, spec: &ListenerSpec) -> Option<ListenerProtocol> {
+        let Some(pool) = &spec.pool else {
+            let message = format!("the listener `{}` lacks a pool", name.value);
+            self.lacks(spec, message, "`pool: NAME`");
+            return None;
+        };
+        let (pool, steering) = self.pool(pool)?;
+        let FlowsSpec {
+            span: _,
+            broken: _,
+            max,
+            per_client,
+            answers,
+        } = &spec.flows.as_ref()?.value;
+        let answers = answers
+            .as_ref()
+            .and_then(|answers| u32::try_from(answers.value.0).ok());
+        Some(ListenerProtocol::Udp {
+            to: Destination { pool, steering },
+            how: FlowRule {
+                flows: usize::try_from(max.as_ref()?.value.0).ok()?,
+                flows_per_client: usize::try_from(per_client.as_ref()?.value.0).ok()?,
+                idle: spec.timeouts.as_ref()?.value.idle.as_ref()?.value.0,
+                answers,
+                on_down: on_down(spec.on_down.as_ref()?.value),
+            },
         })
     }
 
