@@ -17,6 +17,7 @@ use sealane_control::{Control, ControlHandle};
 use sealane_dns::Dns;
 use sealane_proxy::Proxy;
 use sealane_proxy::handover::{SocketKind, Wanted};
+use sealane_proxy::tls::ServerTls;
 use sealane_steering::Decision;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -234,6 +235,11 @@ impl App {
             .map_err(|_| StartError::ControlGone)?;
         self.rules_of_control = control;
         Ok(())
+    }
+
+    /// Serves the next handshakes of these listeners with these certificates; nothing else changes.
+    pub fn renew_tls(&self, renewed: &[(Arc<str>, ServerTls)]) {
+        self.proxy.renew_tls(renewed);
     }
 
     #[must_use]

@@ -9,6 +9,7 @@ mod certificates;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod expiry;
 pub mod handover;
 pub mod metrics;
 pub mod reload;

@@ -4,19 +4,29 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealane_model::IdBook;
+use sealane_proxy::tls::ServerTls;
 
 use crate::app::{App, StartError};
-use crate::config::{self, Loaded, Report};
-use crate::metrics::{LAST_RELOAD, LAST_RELOAD_SUCCESSFUL, RELOADS};
+use crate::config::{self, Kept, Loaded, Report};
+use crate::expiry::Expiry;
+use crate::metrics::{CERTIFICATES_REFUSED, LAST_RELOAD, LAST_RELOAD_SUCCESSFUL, RELOADS};
 
 /// Reads the configuration, again and again, with ids that survive.
 #[derive(Clone, Debug)]
 pub struct Source {
     file: PathBuf,
     // A lock: one reading at a time, on a thread that may block; never on a request's path.
-    ids: Arc<Mutex<IdBook>>,
+    memory: Arc<Mutex<Memory>>,
+    expiry: Expiry,
     /// Changes through the admin API need no token: the demo's rule, never the file's.
     admin_open: bool,
+}
+
+/// What outlives one reading.
+#[derive(Debug, Default)]
+struct Memory {
+    ids: IdBook,
+    kept: Kept,
 }
 
 impl Source {
@@ -24,7 +34,8 @@ impl Source {
     pub fn new(file: &Path, admin_open: bool) -> Self {
         Self {
             file: file.to_owned(),
-            ids: Arc::default(),
+            memory: Arc::default(),
+            expiry: Expiry::default(),
             admin_open,
         }
     }
@@ -32,11 +43,33 @@ impl Source {
     /// # Errors
     /// Every mistake in the file.
     pub fn read(&self) -> Result<Loaded, Report> {
-        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut loaded = config::load(&self.file, &|name| std::env::var(name).ok(), &mut ids)?;
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let Memory { ids, kept } = &mut *memory;
+        let mut loaded = config::load_again(&self.file, &environment, ids, kept)?;
+        metrics::gauge!(CERTIFICATES_REFUSED).set(kept.refused() as f64);
+        self.expiry
+            .follow("file", std::mem::take(&mut loaded.expiring));
         loaded.rules.control.admin.open = self.admin_open;
         Ok(loaded)
     }
+
+    /// The listeners' certificates as they are on disk now, by the last file without mistakes.
+    fn renewed_tls(&self) -> Vec<(Arc<str>, ServerTls)> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let renewed = config::renewed_tls(&self.file, &environment, &mut memory.kept);
+        metrics::gauge!(CERTIFICATES_REFUSED).set(memory.kept.refused() as f64);
+        renewed
+    }
+
+    /// When what the file names ends.
+    #[must_use]
+    pub fn expiry(&self) -> &Expiry {
+        &self.expiry
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Why a reload changed nothing.
@@ -71,11 +104,24 @@ pub async fn reload(app: &mut App, source: &Source) -> Result<Vec<PathBuf>, Relo
                 .map(|()| files)
                 .map_err(ReloadError::from)
         }
-        Ok(Err(report)) => Err(ReloadError::Mistakes(report)),
+        Ok(Err(report)) => {
+            renew(app, source).await;
+            Err(ReloadError::Mistakes(report))
+        }
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
     note(applied.is_ok());
     applied
+}
+
+/// A mistake in the file keeps no renewed certificate from serving.
+async fn renew(app: &App, source: &Source) {
+    let reader = source.clone();
+    let renewed = tokio::task::spawn_blocking(move || reader.renewed_tls()).await;
+    match renewed {
+        Ok(renewed) => app.renew_tls(&renewed),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 /// Tells the metrics how reading the configuration went.

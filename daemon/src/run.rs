@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::app::{App, Place};
+use crate::expiry::LOOK_EVERY;
 use crate::handover::Inheritance;
 use crate::reload::{self, ReloadError, Source};
 use crate::service::{Notify, Watchdog};
@@ -183,6 +184,8 @@ impl Life {
     async fn until_the_end(&mut self) -> bool {
         // A wish to reload during an upgrade: the new process reads the file anyway.
         let mut reload_later = false;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.reset(); // what was read at the start has been looked at
         loop {
             let is_free = !self.upgrade.is_under_way();
             tokio::select! {
@@ -199,6 +202,7 @@ impl Life {
                     tracing::info!("the configuration changed on disk");
                     self.reload().await;
                 }
+                _ = look.tick() => self.source.expiry().look(),
                 ended = self.upgrade.ended(), if !is_free => match ended {
                     Ok(()) => return true,
                     Err(error) => {

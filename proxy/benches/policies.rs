@@ -149,6 +149,7 @@ fn headers_forwarded() {
         trusted_peer: false,
         scheme: "https",
         request_id: &id,
+        identity: None,
         upgrade: false,
         received: Version::HTTP_11,
     };

@@ -1,4 +1,4 @@
-//! The one place where the proxy's shells read the monotonic clock. Cores are handed `now`.
+//! The one place where the proxy's shells read clocks. Cores are handed `now`.
 
 use tokio::time::Instant;
 
@@ -9,4 +9,10 @@ use tokio::time::Instant;
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// The wall clock: certificates end by it.
+pub(crate) fn seconds_since_epoch() -> i64 {
+    let seconds = rustls::pki_types::UnixTime::now().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }

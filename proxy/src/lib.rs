@@ -11,6 +11,7 @@ pub mod proxy_protocol;
 
 mod alarm;
 mod clock;
+mod door;
 mod explain;
 mod h1;
 mod http;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sealane_model::{ObservationSender, SnapshotReader};
 use sealane_steering::Decision;
-use sealane_tls::{Issued, Place};
+use sealane_tls::{Issued, Place, ServerTls};
 use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
@@ -297,6 +298,23 @@ impl Proxy {
                 tracing::error!(address = %bound.address, "cannot listen: {error}");
             }
             listeners.push(bound);
+        }
+    }
+
+    /// Serves the next handshakes of listeners of these names with this TLS, where they serve TLS at
+    /// all. Everything else stays.
+    pub fn renew_tls(&self, renewed: &[(Arc<str>, ServerTls)]) {
+        for (_, tls) in renewed {
+            self.shared.issued.adopt(tls.places());
+        }
+        for bound in &self.state().listeners {
+            let new = renewed.iter().find(|(name, _)| *name == bound.name);
+            let old = bound.state.rule.load();
+            if let (Some((_, tls)), ListenerProtocol::Https(_)) = (new, &old.protocol) {
+                let protocol = ListenerProtocol::Https(tls.clone());
+                let protocol = protocol.keeping_tickets_of(&old.protocol);
+                bound.state.rule.store(Arc::new(old.renewed(protocol)));
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustls::server::Acceptor;
-use sealane_tls::ServerTls;
+use sealane_tls::{Seal, ServerTls};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -25,6 +25,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::challenge::Challenges;
 use crate::config::{Listener, ListenerProtocol};
+use crate::door::Door;
 use crate::handover::SocketKind;
 use crate::http::context::Inbound;
 use crate::http::h1::Served;
@@ -106,6 +107,19 @@ impl ListenerRule {
             rule.sessions();
         }
         rule
+    }
+
+    /// The same rule of an HTTPS listener, with other certificates.
+    pub(crate) fn renewed(&self, protocol: ListenerProtocol) -> Self {
+        Self {
+            senders: self.senders.clone(),
+            names: None,
+            name: Arc::clone(&self.name),
+            protocol,
+            redirect_to_https: self.redirect_to_https,
+            metrics: self.metrics.clone(),
+            sessions: OnceLock::new(),
+        }
     }
 
     pub(crate) fn sessions(&self) -> &Arc<SessionMetrics> {
@@ -272,7 +286,8 @@ fn admit(
     rule.metrics.accepts.increment(1);
     // A service manager's IPv6 socket may take IPv4 clients as well.
     let peer = canonical(peer);
-    connections.spawn_local(connection(tcp, peer, rule, Rc::clone(worker), open));
+    let (state, worker) = (Arc::clone(state), Rc::clone(worker));
+    connections.spawn_local(connection(tcp, peer, state, rule, worker, open));
 }
 
 /// Counts one connection of a listener while it lives.
@@ -288,6 +303,7 @@ impl Drop for Gauged {
 async fn connection(
     tcp: TcpStream,
     peer: SocketAddr,
+    state: Arc<ListenerState>,
     rule: Arc<ListenerRule>,
     worker: Rc<Worker>,
     _open: OpenGuard,
@@ -300,28 +316,31 @@ async fn connection(
     let Some(caller) = caller(&tcp, peer, &gauged.0, &worker).await else {
         return gauged.0.metrics.protocol_failures.increment(1);
     };
-    let inbound = |scheme| Inbound {
+    let inbound = |scheme, door| Inbound {
         worker: Rc::clone(&worker),
         peer: PeerText::new(caller.source.ip()),
         scheme,
         redirect_to_https: gauged.0.redirect_to_https,
+        door,
     };
     match &gauged.0.protocol {
         ListenerProtocol::Http => {
             let wire = Wire::new(Transport::Tcp(tcp));
-            let inbound = inbound("http");
+            let inbound = inbound("http", None);
             if h1::serve(&wire, &inbound, true).await == Served::IsHttp2 {
                 Box::pin(h2::serve(&wire, &inbound)).await;
             }
         }
-        ListenerProtocol::Https(tls) => match Box::pin(handshake(tcp, tls, &worker)).await {
+        ListenerProtocol::Https(tls) => match Box::pin(handshake(tcp, tls, state, &worker)).await {
             Shaken::Failed => gauged.0.metrics.handshake_failures.increment(1),
             Shaken::Proof => {}
-            Shaken::Client { wire, http2: true } => {
-                Box::pin(h2::serve(&wire, &inbound("https"))).await;
-            }
-            Shaken::Client { wire, http2: false } => {
-                h1::serve(&wire, &inbound("https"), false).await;
+            Shaken::Client { wire, http2, door } => {
+                let inbound = inbound("https", Some(door));
+                if http2 {
+                    Box::pin(h2::serve(&wire, &inbound)).await;
+                } else {
+                    h1::serve(&wire, &inbound, false).await;
+                }
             }
         },
         ListenerProtocol::Tcp { .. } | ListenerProtocol::TlsPassthrough { .. } => {
@@ -379,16 +398,23 @@ enum Shaken {
     Client {
         wire: Wire,
         http2: bool,
+        door: Door,
     },
     /// Somebody looked for a proof (RFC 8737), and that was all.
     Proof,
     Failed,
 }
 
-async fn handshake(tcp: TcpStream, tls: &ServerTls, worker: &Worker) -> Shaken {
+async fn handshake(
+    tcp: TcpStream,
+    tls: &ServerTls,
+    state: Arc<ListenerState>,
+    worker: &Worker,
+) -> Shaken {
     let within = worker.shared.rules.load().config.limits.handshake_timeout;
-    let stream = match timeout(within, shake(tcp, tls, &worker.shared.challenges)).await {
-        Ok(Ok(Some(stream))) => stream,
+    let shaking = shake(tcp, tls, &worker.shared.challenges);
+    let (stream, asked) = match timeout(within, shaking).await {
+        Ok(Ok(Some(shaken))) => shaken,
         Ok(Ok(None)) => return Shaken::Proof,
         Ok(Err(error)) => {
             tracing::debug!("TLS handshake failed: {error}");
@@ -399,10 +425,17 @@ async fn handshake(tcp: TcpStream, tls: &ServerTls, worker: &Worker) -> Shaken {
             return Shaken::Failed;
         }
     };
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let agreed = stream.get_ref().1;
+    let http2 = agreed.alpn_protocol() == Some(b"h2");
+    let identity = ServerTls::identity(agreed.peer_certificates());
+    let Some(door) = Door::enter(state, asked, identity) else {
+        tracing::debug!("the client's certificate ended since its session began");
+        return Shaken::Failed;
+    };
     Shaken::Client {
         wire: Wire::new(Transport::ServerTls(Box::new(stream))),
         http2,
+        door,
     }
 }
 
@@ -412,12 +445,13 @@ async fn shake(
     tcp: TcpStream,
     tls: &ServerTls,
     challenges: &Challenges,
-) -> io::Result<Option<TlsStream<TcpStream>>> {
+) -> io::Result<Option<(TlsStream<TcpStream>, Option<Seal>)>> {
     let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
     if let Some(proof) = challenges.handshake(&hello.client_hello()) {
         hello.into_stream(proof).await?.shutdown().await?;
         return Ok(None);
     }
     let chosen = tls.choose(hello.client_hello().server_name());
-    hello.into_stream(chosen.config).await.map(Some)
+    let stream = hello.into_stream(chosen.config).await?;
+    Ok(Some((stream, chosen.seal)))
 }

@@ -18,7 +18,7 @@ pub use client::Connectors;
 pub use expiry::{Expiring, expiring};
 pub use identity::{Allow, ClientIdentity, DnsPattern, SpiffePattern};
 pub use issued::{Issued, Place};
-pub use pem::TlsError;
+pub use pem::{TlsError, check_authorities, check_revocations};
 pub use sealane_model::{CertificatePem, TlsVersion};
 pub use server::{Chosen, ClientAuth, ClientAuthMode, Seal, ServerRules, ServerTls};
 

@@ -66,6 +66,26 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, S
         .map_err(|error| error.to_string())
 }
 
+/// Whether a file's authorities can be believed; asked when the operator's file is read.
+///
+/// # Errors
+/// [`TlsError::Authorities`], in words.
+pub fn check_authorities(pem: &[u8]) -> Result<(), TlsError> {
+    authorities(pem).map(|_| ())
+}
+
+/// Whether a file's revocation lists can be looked into.
+///
+/// # Errors
+/// [`TlsError::Revocations`], in words.
+pub fn check_revocations(pem: &[u8]) -> Result<(), TlsError> {
+    for list in revocations(pem)? {
+        webpki::BorrowedCertRevocationList::from_der(&list)
+            .map_err(|error| TlsError::Revocations(error.to_string()))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn authorities(pem: &[u8]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(pem).map_err(TlsError::Authorities)? {

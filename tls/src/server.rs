@@ -47,16 +47,6 @@ pub struct ClientAuth {
     pub allow: Allow,
 }
 
-impl ClientAuth {
-    /// Whether it can be asked; looked at when the operator's file is read.
-    ///
-    /// # Errors
-    /// Authorities or revocation lists that cannot be used, in words.
-    pub fn check(&self) -> Result<(), TlsError> {
-        verifier(self, &provider()).map(|_| ())
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAuthMode {
     /// No certificate, no handshake.

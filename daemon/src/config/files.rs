@@ -72,6 +72,8 @@ impl Files {
     }
 
     pub(super) fn bytes(&mut self, path: &Path, limit: usize) -> Result<Vec<u8>, String> {
+        // Followed although it may be missing: it may come back.
+        self.follow(path);
         // Looked at before it is opened: opening a pipe would wait for a writer.
         let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_file() {
@@ -101,10 +103,14 @@ impl Files {
             return Err(format!("{} is larger than {limit} MiB", path.display()));
         }
         self.newest = self.newest.max(changed);
+        self.follow(path);
+        Ok(bytes)
+    }
+
+    fn follow(&mut self, path: &Path) {
         if !self.read.iter().any(|read| read == path) {
             self.read.push(path.to_owned());
         }
-        Ok(bytes)
     }
 }
 

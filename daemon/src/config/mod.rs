@@ -13,6 +13,7 @@ mod error;
 mod expand;
 mod files;
 mod glb;
+mod kept;
 mod parse;
 mod places;
 mod print;
@@ -22,15 +23,18 @@ pub mod spec;
 pub mod unit;
 mod yaml;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{IdBook, RegionId};
+use sealane_proxy::tls::{Expiring, ServerTls};
 
 pub use error::{Mistake, Report};
 pub use expand::Environment;
+pub use kept::Kept;
 pub use schema::schema;
 
 use decode::{Decoder, Shape};
@@ -75,6 +79,8 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// What is lawful but looks wrong: `file:line:column: message`.
     pub warnings: Vec<String>,
+    /// Certificates and revocation lists that are named, and when they end.
+    pub expiring: BTreeSet<Expiring>,
 }
 
 /// Reads the file at `path` and whatever it refers to. Ids of names that `ids` knows stay; `ids`
@@ -83,11 +89,25 @@ pub struct Loaded {
 /// # Errors
 /// [`Report`] with every mistake.
 pub fn load(path: &Path, env: &Environment<'_>, ids: &mut IdBook) -> Result<Loaded, Report> {
+    load_again(path, env, ids, &mut Kept::default())
+}
+
+/// As [`load`]; a certificate that cannot serve any more is no mistake while `kept` knows what it was
+/// before, but a warning.
+///
+/// # Errors
+/// [`Report`] with every mistake.
+pub fn load_again(
+    path: &Path,
+    env: &Environment<'_>,
+    ids: &mut IdBook,
+    kept: &mut Kept,
+) -> Result<Loaded, Report> {
     let name = path.display().to_string();
     let base = path.parent().unwrap_or_else(|| Path::new(""));
     let mut files = Files::new(base);
     match files.configuration(path) {
-        Ok(text) => read(&name, &text, files, env, ids),
+        Ok(text) => read(&name, &text, files, env, ids, kept),
         Err(message) => {
             let mut notes = Notes::default();
             notes.sources.add(&name, "");
@@ -109,7 +129,8 @@ pub fn load_text(
     env: &Environment<'_>,
     ids: &mut IdBook,
 ) -> Result<Loaded, Report> {
-    read(name, text, Files::new(base), env, ids)
+    let kept = &mut Kept::default();
+    read(name, text, Files::new(base), env, ids, kept)
 }
 
 fn read(
@@ -118,25 +139,27 @@ fn read(
     mut files: Files,
     env: &Environment<'_>,
     ids: &mut IdBook,
+    kept: &mut Kept,
 ) -> Result<Loaded, Report> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut notes = Notes::default();
     notes.sources.add(name, text);
-    let Some(mut spec) = read_spec(text, env, &mut notes) else {
+    let Some(spec) = read_spec(text, env, &mut notes) else {
         return Err(notes.into_report());
     };
-    glb::unfold(&mut spec, &mut notes);
-    complete::complete(&mut spec, env);
+    kept.begin();
     let mut scratch = ids.clone();
-    let rules = parse::parse(&spec, &mut files, &mut scratch, &mut notes);
+    let rules = parse::parse(&spec, &mut files, &mut scratch, &mut notes, kept);
     match rules {
         Some(rules) if notes.count() == 0 => {
             *ids = scratch;
+            kept.commit(text);
             Ok(Loaded {
                 rules,
                 effective: print::print(&print::hide(spec.emit(), &|text| notes.hiding(text))),
                 files: files.into_read(),
                 warnings: notes.warnings(),
+                expiring: std::mem::take(&mut kept.expiring),
             })
         }
         _ => Err(notes.into_report()),
@@ -154,7 +177,31 @@ fn read_spec(text: &str, env: &Environment<'_>, notes: &mut Notes) -> Option<Fil
     }
     let mut root = yaml::read(text, 0, notes)?;
     expand::expand(&mut root, env, notes);
-    FileSpec::decode(&root, &mut Decoder::new(notes))
+    let mut spec = FileSpec::decode(&root, &mut Decoder::new(notes))?;
+    glb::unfold(&mut spec, notes);
+    complete::complete(&mut spec, env);
+    Some(spec)
+}
+
+/// What listeners serve TLS with by the last text without mistakes and the certificates that are on
+/// disk now: for when the present text has mistakes. Those that cannot be made are left out.
+pub fn renewed_tls(
+    path: &Path,
+    env: &Environment<'_>,
+    kept: &mut Kept,
+) -> Vec<(Arc<str>, ServerTls)> {
+    let Some(text) = kept.text.clone() else {
+        return Vec::new();
+    };
+    let mut notes = Notes::default();
+    let Some(spec) = read_spec(&text, env, &mut notes) else {
+        return Vec::new();
+    };
+    let mut files = Files::new(path.parent().unwrap_or_else(|| Path::new("")));
+    kept.begin();
+    let renewed = parse::listeners_tls(&spec, &mut files, &mut notes, kept);
+    kept.commit_part();
+    renewed
 }
 
 /// The text of a configuration file as JSON, by YAML's core schema: what a JSON Schema is held

@@ -164,6 +164,8 @@ impl Family {
                 Series::Counter(count) => {
                     let _ = writeln!(text, "{name}{} {}", braced(labels), count.get());
                 }
+                // Taken back: what it spoke of is gone.
+                Series::Gauge(level) if level.get().is_nan() => {}
                 Series::Gauge(level) => {
                     let _ = writeln!(text, "{name}{} {}", braced(labels), level.get());
                 }

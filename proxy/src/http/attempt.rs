@@ -24,6 +24,7 @@ use super::rules::{self, websocket};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::Action;
+use crate::door::Door;
 use crate::random;
 use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected, select};
 
@@ -337,6 +338,7 @@ impl Trial<'_> {
     fn send_head(&self, endpoint: &mut Endpoint, end: bool, upgrade: bool) -> Result<(), Failure> {
         let mut head = self.request.head.for_attempt();
         let received = head.version;
+        let door = self.inbound.door.as_ref().filter(|_| self.request.asked);
         headers::toward_endpoint(
             &mut head.fields,
             &Forwarding {
@@ -344,6 +346,7 @@ impl Trial<'_> {
                 trusted_peer: self.request.trusted_peer,
                 scheme: self.inbound.scheme,
                 request_id: &self.request.request_id,
+                identity: door.and_then(Door::identity),
                 upgrade,
                 received,
             },

@@ -14,6 +14,7 @@ use super::message::RequestHead;
 use super::outcome::{RequestOutcome, settle_request};
 use super::route::RouteState;
 use crate::clock;
+use crate::door::Door;
 use crate::random;
 use crate::shared::Rules;
 use crate::upstream::Selected;
@@ -28,6 +29,8 @@ pub(crate) struct Inbound {
     pub(crate) scheme: &'static str,
     /// See [`crate::config::Listener`]: as it was when the client connected.
     pub(crate) redirect_to_https: Option<u16>,
+    /// What the client proved when it came in; `None` without TLS.
+    pub(crate) door: Option<Door>,
 }
 
 pub(crate) struct RequestContext {
@@ -41,6 +44,8 @@ pub(crate) struct RequestContext {
     pub(crate) is_grpc: bool,
     /// When a gRPC client stops waiting.
     pub(crate) deadline: Option<Instant>,
+    /// Its host asked for the client's certificate: endpoints are told whose it is.
+    pub(crate) asked: bool,
     /// What weighted choices are drawn from: a new number for each request spreads them.
     pub(crate) key: u64,
     pub(crate) route: Option<Arc<RouteState>>,
@@ -68,6 +73,7 @@ impl RequestContext {
             request_id: headers::request_id(&head.fields, trusted_peer, random::wide_number()),
             is_grpc: headers::is_grpc(&head.fields),
             deadline: None,
+            asked: false,
             key: random::number(),
             route: None,
             selected: None,

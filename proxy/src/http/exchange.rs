@@ -26,6 +26,7 @@ use super::rules::{self, OwnAnswer};
 use super::{headers, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
+use crate::door::Misdirected;
 
 /// How long a client may take to read a piece of an answer of our own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +71,10 @@ async fn respond(
         let own = OwnAnswer::whole(b"application/octet-stream", proof);
         answer_self(client, request, own, inbound.scheme).await;
         return Ok(());
+    }
+    if let Some(door) = &inbound.door {
+        let admitted = door.admit(request.head.host(), request.started);
+        request.asked = admitted.map_err(|Misdirected| Stop::Refused(Refusal::Misdirected))?;
     }
     let rules = Arc::clone(&request.rules);
     let route = if let Some(port) = inbound.redirect_to_https {

@@ -63,6 +63,8 @@ pub(crate) struct Forwarding<'a> {
     /// `http` or `https`.
     pub(crate) scheme: &'a str,
     pub(crate) request_id: &'a RequestId,
+    /// Who the client proved to be, where its certificate was asked for.
+    pub(crate) identity: Option<&'a str>,
     /// `Connection` and `Upgrade` stay: the request asks for a tunnel (see [`wants_upgrade`]).
     pub(crate) upgrade: bool,
     /// In which version the request was received: `Via` says so.
@@ -80,6 +82,9 @@ pub(crate) fn toward_endpoint(fields: &mut Fields, forwarding: &Forwarding<'_>) 
     tell_origin(fields, forwarding);
     fields.append(Known::Via, via(forwarding.received));
     fields.insert(Known::XRequestId, forwarding.request_id.as_bytes());
+    if let Some(identity) = forwarding.identity {
+        fields.append(Known::XSealaneClientIdentity, identity.as_bytes());
+    }
 }
 
 /// Makes an endpoint's headers those of our own answer. `named`: the region and the endpoint that
@@ -232,6 +237,7 @@ fn end_here(fields: &mut Fields, upgrade: bool, forget_origin: bool) {
     let ends = |known, name: &[u8]| {
         HOP_BY_HOP.contains(known)
             || (forget_origin && speaks_of_origin(known, name))
+            || speaks_of_identity(known, name)
             || named.iter().any(|option| option.eq_ignore_ascii_case(name))
     };
     fields.retain(|known, name| !ends(known, name));
@@ -294,6 +300,13 @@ fn takes_trailers(fields: &Fields) -> bool {
     codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
+/// Nobody's word about a client's certificate is believed, not even a trusted peer's: a peer that
+/// speaks for its own clients is not the client whose certificate we saw.
+fn speaks_of_identity(known: Known, name: &[u8]) -> bool {
+    known == Known::XSealaneClientIdentity
+        || (known == Known::Other && starts_plainly(name, b"x-sealane-client-"))
+}
+
 /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP` and our own word on the client's identity; also as
 /// `X_Forwarded_…`, which many endpoints cannot tell from it.
 fn speaks_of_origin(known: Known, name: &[u8]) -> bool {
@@ -304,22 +317,17 @@ fn speaks_of_origin(known: Known, name: &[u8]) -> bool {
     if known != Known::Other || name.len() < 9 || !matches!(name[0], b'x' | b'X') {
         return false;
     }
-    let plain = |byte: u8| match byte {
+    starts_plainly(name, b"x-forwarded-") || (starts_plainly(name, b"x-real-ip") && name.len() == 9)
+}
+
+/// In any case, and with hyphens in place of underscores: some recipients do not tell them apart.
+fn starts_plainly(name: &[u8], with: &[u8]) -> bool {
+    let plain = |byte: &u8| match byte {
         b'_' => b'-',
         other => other.to_ascii_lowercase(),
     };
-    let starts = |with: &[u8]| {
-        let start = name.get(..with.len());
-        start.is_some_and(|start| {
-            start
-                .iter()
-                .map(|byte| plain(*byte))
-                .eq(with.iter().copied())
-        })
-    };
-    starts(b"x-forwarded-")
-        || (starts(b"x-real-ip") && name.len() == 9)
-        || starts(b"x-sealane-client-")
+    let start = name.get(..with.len());
+    start.is_some_and(|start| start.iter().map(plain).eq(with.iter().copied()))
 }
 
 const ORIGIN: KnownSet = KnownSet::new(&[

@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     /// `CONNECT`: no forward proxy here.
     Method,
     Version,
+    /// This connection's client proved less than the host asks for (RFC 9110 §15.5.20).
+    Misdirected,
     NoRoute,
     /// A page of another origin may not ask for this.
     Cors(NotAllowed),
@@ -63,6 +65,7 @@ impl Refusal {
             Self::TransferCoding => "transfer_coding",
             Self::Method => "method_not_allowed",
             Self::Version => "http_version",
+            Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
             Self::Cors(NotAllowed::Origin) => "cors_origin",
             Self::Cors(NotAllowed::Method) => "cors_method",
@@ -101,6 +104,7 @@ impl Refusal {
             Self::RedirectLoop => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoEndpoint(_) | Self::Maintenance => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline | Self::Failed(Failure::TimedOut | Failure::ConnectTimedOut) => {
@@ -121,6 +125,7 @@ impl Refusal {
             Self::HeadTooLarge | Self::BodyTooLarge => "8", // RESOURCE_EXHAUSTED
             Self::NoRoute | Self::Method => "12",           // UNIMPLEMENTED
             Self::ConnectProtocol | Self::NoWebSocket => "12",
+            Self::Misdirected => "16", // UNAUTHENTICATED
             Self::Malformed(_) | Self::TransferCoding | Self::Version => "13", // INTERNAL
             Self::RedirectLoop => "13",
             Self::NoEndpoint(_) | Self::Maintenance | Self::Failed(_) => "14", // UNAVAILABLE

@@ -166,10 +166,10 @@ fn without_query(path: &str) -> &str {
 
 /// Bytes of the longest host that a pattern can name (RFC 1035 §2.3.4: 253). A longer one takes the
 /// routes for any host.
-const HOST_MAX: usize = 255;
+pub(crate) const HOST_MAX: usize = 255;
 
 /// The host in lower case, without port, brackets and trailing dot. Empty if it is too long.
-fn plain<'b>(host: &str, buffer: &'b mut [u8; HOST_MAX]) -> &'b str {
+pub(crate) fn plain<'b>(host: &str, buffer: &'b mut [u8; HOST_MAX]) -> &'b str {
     let host = unbracketed(without_port(host));
     let host = host.strip_suffix('.').unwrap_or(host);
     let Some(buffer) = buffer.get_mut(..host.len()) else {

@@ -20,14 +20,16 @@ use std::sync::Arc;
 use sealane_acme::Names;
 use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
 use sealane_proxy::config::Listener;
+use sealane_proxy::tls::ServerTls;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
 use super::decode::{At, Table, nearest};
 use super::error::{Mistake, Notes};
 use super::files::{DATABASE_BYTES_MAX, Files};
+use super::kept::Kept;
 use super::places;
 use super::source::Span;
-use super::spec::{DnsSpec, FileSpec, GeoSpec, NodeSpec, OverrideSpec, RegionSpec};
+use super::spec::{DnsSpec, FileSpec, GeoSpec, ListenerSpec, NodeSpec, OverrideSpec, RegionSpec};
 use super::unit::Text;
 use super::{Node, Rules};
 use proxy::is_http;
@@ -41,6 +43,7 @@ pub(super) fn parse(
     files: &mut Files,
     ids: &mut IdBook,
     notes: &mut Notes,
+    kept: &mut Kept,
 ) -> Option<Rules> {
     let FileSpec {
         span: _,
@@ -64,6 +67,7 @@ pub(super) fn parse(
         files,
         ids,
         notes,
+        kept,
         regions: HashMap::new(),
         pools: HashMap::new(),
         binds: Binds::default(),
@@ -75,7 +79,8 @@ pub(super) fn parse(
     let (pools, endpoints, probes) = parser.pools(pools.as_ref());
     let topology = Arc::new(Topology::new(regions, pools, endpoints));
     let geo = parser.geo(dns.as_ref());
-    let listeners = parser.listeners(listeners.as_ref());
+    let listener_specs = listeners.as_ref();
+    let listeners = parser.listeners(listener_specs);
     let state_dir = parser.state_dir(node_spec);
     let acme = parser.acme(acme.as_ref(), state_dir.as_ref());
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
@@ -84,6 +89,7 @@ pub(super) fn parse(
     let admin = parser.admin(admin.as_ref());
     parser.check_purpose(spec, &listeners, &dns);
     parser.check_unused_pools();
+    parser.warn_of_open_doors(listener_specs, &listeners, &routes);
 
     let (node, first_round_limit, state_file) = node?;
     let trusted = trusted_proxies.iter().flat_map(|list| list.value.iter());
@@ -110,10 +116,39 @@ pub(super) fn parse(
     })
 }
 
+/// The TLS of each listener that has all it needs, whatever else is wrong.
+pub(super) fn listeners_tls(
+    spec: &FileSpec,
+    files: &mut Files,
+    notes: &mut Notes,
+    kept: &mut Kept,
+) -> Vec<(Arc<str>, ServerTls)> {
+    let mut parser = Parser {
+        files,
+        ids: &mut IdBook::default(),
+        notes,
+        kept,
+        regions: HashMap::new(),
+        pools: HashMap::new(),
+        binds: Binds::default(),
+    };
+    let entries = spec.listeners.iter().flat_map(|table| table.value.iter());
+    let named = entries.filter_map(|entry| Some((&entry.name, entry.value.as_ref()?)));
+    let tls = named.filter_map(|(name, listener)| {
+        let ListenerSpec {
+            certificates, tls, ..
+        } = &listener.value;
+        let tls = parser.server_tls(certificates.as_ref()?, tls.as_ref())?;
+        Some((name.as_str().into(), tls))
+    });
+    tls.collect()
+}
+
 struct Parser<'a> {
     files: &'a mut Files,
     ids: &'a mut IdBook,
     notes: &'a mut Notes,
+    kept: &'a mut Kept,
     regions: HashMap<String, RegionId>,
     pools: HashMap<String, KnownPool>,
     binds: Binds,

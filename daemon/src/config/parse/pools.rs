@@ -9,10 +9,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use sealane_control::config::{Probe, ProbeKind};
 use sealane_model::{
-    Addresses, AllDown, CertificatePem, Endpoint, EndpointId, EndpointProtocol, EndpointTls,
-    FailoverRule, Member, Pool, PoolId, ProxyVersion, Ratio, RegionId, Roots, Target, Weight,
+    Addresses, AllDown, Endpoint, EndpointId, EndpointProtocol, EndpointTls, FailoverRule, Member,
+    Pool, PoolId, ProxyVersion, Ratio, RegionId, Roots, Target, Weight,
 };
-use sealane_proxy::tls::ServerTls;
+use sealane_proxy::tls::expiring;
 use sealane_steering::{SteeringPolicy, Weights};
 
 use super::super::decode::{At, Entry, Leaf as _, List, Out, Table};
@@ -20,12 +20,11 @@ use super::super::error::Mistake;
 use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    AddressesSpec, AllDownSpec, CertificateSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec,
-    FallbackSpec, HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol,
-    ProxyProtocolWord, SteeringSpec, TcpProbeSpec, WeightNumber,
+    AddressesSpec, AllDownSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec, FallbackSpec,
+    HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol, ProxyProtocolWord,
+    SteeringSpec, TcpProbeSpec, WeightNumber,
 };
 use super::super::unit::{Ip, Reach, Text, print_duration};
-use super::tls::certificate_mistake;
 use super::{KnownPool, Parser};
 
 type Parsed = (Vec<Pool>, Vec<Endpoint>, Vec<(PoolId, Probe)>);
@@ -315,18 +314,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Ours, for endpoints that ask who we are.
-    fn own_certificate(&mut self, spec: &At<CertificateSpec>) -> Option<CertificatePem> {
-        let (pem, chain, key) = self.certificate_pem(spec)?;
-        // Whether it can serve is whether it can be shown.
-        if let Err(error) = ServerTls::new(std::slice::from_ref(&pem)) {
-            self.notes.mistake(certificate_mistake(&error, chain, key));
-            return None;
-        }
-        Some(pem)
-    }
-
-    pub(super) fn authorities(&mut self, path: &At<Text>) -> Option<Arc<[u8]>> {
+    fn authorities(&mut self, path: &At<Text>) -> Option<Arc<[u8]>> {
         let file = self.files.resolve(&path.0);
         let bytes = match self.files.bytes(&file, PEM_BYTES_MAX) {
             Ok(bytes) => bytes,
@@ -337,7 +325,11 @@ impl Parser<'_> {
         };
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
         let fault = match certificates {
-            Ok(certificates) if !certificates.is_empty() => return Some(bytes.into()),
+            Ok(certificates) if !certificates.is_empty() => {
+                let found = expiring("authority", &path.0, &bytes);
+                self.kept.expiring.extend(found);
+                return Some(bytes.into());
+            }
             Ok(_) => "it has no certificate".to_owned(),
             Err(error) => error.to_string(),
         };

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sealane_model::{CertificatePem, TlsVersion};
+use sealane_proxy::config::{Listener, ListenerProtocol, Route};
 use sealane_proxy::tls::{
     Allow, ClientAuth, ClientAuthMode, DnsPattern, Place, ServerRules, ServerTls, SpiffePattern,
-    TlsError,
+    TlsError, check_authorities, check_revocations, expiring,
 };
 
-use super::super::decode::{At, List, OneOrMany};
+use super::super::decode::{At, List, OneOrMany, Table};
 use super::super::error::Mistake;
 use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
     AllowSpec, CertificateSpec, ClientAuthSpec, ClientAuthWord, ListenerCertificateSpec,
-    ListenerTlsSpec,
+    ListenerSpec, ListenerTlsSpec,
 };
 use super::super::unit::{Text, host_name};
 use super::Parser;
@@ -24,6 +25,8 @@ type Shown = (Vec<CertificatePem>, Vec<Arc<Place>>);
 
 /// Where each server name was asked about first; the empty one stands for all others.
 type Asked = HashMap<String, Span>;
+/// Authorities and their revocation lists.
+type Believed = (Arc<[u8]>, Option<Arc<[u8]>>);
 
 impl Parser<'_> {
     pub(super) fn server_tls(
@@ -60,7 +63,9 @@ impl Parser<'_> {
                 acme,
             } = &spec.value;
             match (chain, key, acme) {
-                (Some(chain), Some(key), None) => pems.extend(self.certificate(chain, key)),
+                (Some(chain), Some(key), None) => {
+                    pems.extend(self.certificate("listener", chain, key));
+                }
                 (None, None, Some(names)) => {
                     let names = self.acme_names(names);
                     places.extend(names.map(|names| Place::new(names.as_slice())));
@@ -78,48 +83,82 @@ impl Parser<'_> {
         (pems.len() + places.len() == list.value.len()).then_some((pems, places))
     }
 
-    fn certificate(&mut self, chain: &At<Text>, key: &At<Text>) -> Option<CertificatePem> {
-        let pem = self.pair(chain, key)?;
-        // Each alone, so that a mistake is where it belongs.
-        match ServerTls::new(std::slice::from_ref(&pem)) {
-            Ok(_) => Some(pem),
-            Err(error) => {
-                self.notes.mistake(certificate_mistake(&error, chain, key));
-                None
-            }
-        }
-    }
-
-    /// What both files hold, and where they are named.
-    pub(super) fn certificate_pem<'s>(
+    /// What both files hold, if it can serve; else what they held before, with a warning; else a
+    /// mistake. `kind`: what it is for.
+    fn certificate(
         &mut self,
-        spec: &'s At<CertificateSpec>,
-    ) -> Option<(CertificatePem, &'s At<Text>, &'s At<Text>)> {
-        let CertificateSpec {
-            span: _,
-            broken: _,
-            chain,
-            key,
-        } = &spec.value;
-        let (chain, key) = (chain.as_ref()?, key.as_ref()?);
-        Some((self.pair(chain, key)?, chain, key))
-    }
-
-    fn pair(&mut self, chain: &At<Text>, key: &At<Text>) -> Option<CertificatePem> {
-        // Both are looked at before either is given up.
-        let (chain, key) = (self.pem(chain), self.pem(key));
+        kind: &'static str,
+        chain: &At<Text>,
+        key: &At<Text>,
+    ) -> Option<CertificatePem> {
+        let found = self.usable(chain, key);
+        let [chain_pem, key_pem] = self.or_kept(&[chain, key], found)?;
+        let found = expiring(kind, &chain.0, &chain_pem);
+        self.kept.expiring.extend(found);
         Some(CertificatePem {
-            chain: chain?,
-            key: key?,
+            chain: chain_pem,
+            key: key_pem,
         })
     }
 
-    fn pem(&mut self, path: &At<Text>) -> Option<Arc<[u8]>> {
+    fn usable(&mut self, chain: &At<Text>, key: &At<Text>) -> Result<[Arc<[u8]>; 2], Vec<Mistake>> {
+        // Both are looked at before either is given up.
+        let (chain_pem, key_pem) = match (self.pem(chain), self.pem(key)) {
+            (Ok(chain), Ok(key)) => (chain, key),
+            (chain, key) => {
+                return Err([chain.err(), key.err()]
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .collect());
+            }
+        };
+        let pem = CertificatePem {
+            chain: chain_pem,
+            key: key_pem,
+        };
+        // Each alone, so that a mistake is where it belongs.
+        match ServerTls::new(std::slice::from_ref(&pem)) {
+            Ok(_) => Ok([pem.chain, pem.key]),
+            Err(error) => Err(vec![certificate_mistake(&error, chain, key)]),
+        }
+    }
+
+    /// What was found, or what files of the same names held when they last could serve.
+    fn or_kept<const N: usize>(
+        &mut self,
+        paths: &[&At<Text>; N],
+        found: Result<[Arc<[u8]>; N], Vec<Mistake>>,
+    ) -> Option<[Arc<[u8]>; N]> {
+        let files: Vec<_> = paths
+            .iter()
+            .map(|path| self.files.resolve(&path.0))
+            .collect();
+        let mistakes = match found {
+            Ok(contents) => {
+                self.kept.note(files, contents.to_vec());
+                return Some(contents);
+            }
+            Err(mistakes) => mistakes,
+        };
+        let before = self.kept.fall_back(&files);
+        let before = before.and_then(|before| <[Arc<[u8]>; N]>::try_from(before).ok());
+        for mistake in mistakes {
+            if before.is_none() {
+                self.notes.mistake(mistake);
+            } else {
+                let message = format!("{}; what it was before goes on serving", mistake.message);
+                self.notes.warn(paths[0].span, message);
+            }
+        }
+        before
+    }
+
+    fn pem(&mut self, path: &At<Text>) -> Result<Arc<[u8]>, Vec<Mistake>> {
         let file = self.files.resolve(&path.0);
         let read = self.files.bytes(&file, PEM_BYTES_MAX);
         read.map(Into::into)
-            .map_err(|message| self.notes.wrong(path.span, message))
-            .ok()
+            .map_err(|message| vec![Mistake::new(path.span, message)])
     }
 
     fn listener_tls(
@@ -153,34 +192,99 @@ impl Parser<'_> {
             allow,
         } = &spec.value;
         let names = self.asked_names(r#for.as_ref(), *span, asked);
-        let ca = ca.as_ref()?;
-        let authorities = self.authorities(ca);
-        let revocations = match crl {
-            Some(crl) => Some(self.pem(crl)?),
-            None => None,
-        };
         let allow = match allow {
-            Some(allow) => self.allow(allow)?,
-            None => Allow::default(),
+            Some(allow) => self.allow(allow),
+            None => Some(Allow::default()),
         };
-        let rule = ClientAuth {
+        let (authorities, revocations) = self.believed(ca.as_ref()?, crl.as_ref())?;
+        Some(ClientAuth {
             names: names?,
             mode: match mode.as_ref()?.value {
                 ClientAuthWord::Required => ClientAuthMode::Required,
                 ClientAuthWord::Optional => ClientAuthMode::Optional,
             },
-            authorities: authorities?,
+            authorities,
             revocations,
-            allow,
+            allow: allow?,
+        })
+    }
+
+    /// Authorities of clients and their revocation lists, if they can be asked for.
+    fn believed(&mut self, ca: &At<Text>, crl: Option<&At<Text>>) -> Option<Believed> {
+        let authorities = self.pem(ca).and_then(|pem| {
+            checked(ca, check_authorities(&pem))?;
+            Ok([pem])
+        });
+        let authorities = self.or_kept(&[ca], authorities);
+        let revocations = crl.map(|crl| {
+            let found = self.pem(crl).and_then(|pem| {
+                checked(crl, check_revocations(&pem))?;
+                Ok([pem])
+            });
+            self.or_kept(&[crl], found)
+        });
+        let [authorities] = authorities?;
+        let found = expiring("authority", &ca.0, &authorities);
+        self.kept.expiring.extend(found);
+        let Some((crl, revocations)) = crl.zip(revocations) else {
+            return Some((authorities, None));
         };
-        if let Err(error) = rule.check() {
-            let of_list = matches!(error, TlsError::Revocations(_));
-            let at = crl.as_ref().filter(|_| of_list).unwrap_or(ca);
-            let message = format!("`{}`: {error}", at.0.escape_debug());
-            self.notes.wrong(at.span, message);
-            return None;
+        let [revocations] = revocations?;
+        let found = expiring("revocations", &crl.0, &revocations);
+        self.kept.expiring.extend(found);
+        Some((authorities, Some(revocations)))
+    }
+
+    /// Names that must show a certificate on one listener and need none on another, or that a route
+    /// serves under any other name: lawful, and perhaps not what was meant.
+    pub(super) fn warn_of_open_doors(
+        &mut self,
+        table: Option<&At<Table<ListenerSpec>>>,
+        listeners: &[Listener],
+        routes: &[Route],
+    ) {
+        let any_host = routes.iter().find(|route| route.when.host.is_none());
+        let specs = || table.iter().flat_map(|table| table.value.iter());
+        for entry in specs() {
+            let Some(tls) = entry.value.as_ref().and_then(|spec| spec.tls.as_ref()) else {
+                continue;
+            };
+            let rules: Vec<_> = tls
+                .client_auth
+                .iter()
+                .flat_map(|list| list.value.iter())
+                .collect();
+            let required = |rule: &&&At<ClientAuthSpec>| {
+                let mode = rule.mode.as_ref().map(|mode| mode.value);
+                mode == Some(ClientAuthWord::Required)
+            };
+            let asks_all = rules.iter().any(|rule| rule.r#for.is_none());
+            if let Some(rule) = rules.iter().find(required)
+                && !asks_all
+                && let Some(route) = any_host
+            {
+                let message = format!(
+                    "the route `{}` serves every host: whoever names another one needs no certificate",
+                    route.name
+                );
+                self.notes.warn(rule.span, message);
+            }
+            for rule in rules.iter().filter(required) {
+                let names = rule.r#for.iter().flat_map(|names| names.value.iter());
+                for name in names.filter_map(|name| host_name(name.0.trim_start_matches("*."))) {
+                    let open = listeners.iter().find(|listener| {
+                        *listener.name != *entry.name.value && !asks(&listener.protocol, &name)
+                    });
+                    if let Some(open) = open {
+                        let message = format!(
+                            "the listener `{}` serves `{name}` without asking for a certificate",
+                            open.name
+                        );
+                        self.notes.warn(rule.span, message);
+                    }
+                }
+            }
         }
-        Some(rule)
     }
 
     /// Lower-case; each name is asked about once on a listener.
@@ -288,7 +392,27 @@ impl Parser<'_> {
     }
 }
 
-pub(super) fn certificate_mistake(error: &TlsError, chain: &At<Text>, key: &At<Text>) -> Mistake {
+/// Whether clients of `name`, or of names below it, are asked for something.
+fn asks(protocol: &ListenerProtocol, name: &str) -> bool {
+    match protocol {
+        ListenerProtocol::Http => false,
+        ListenerProtocol::Https(tls) => tls
+            .seal_of(name)
+            .or_else(|| tls.seal_of(&format!("a.{name}")))
+            .is_some(),
+        // Its sessions are not routed by names.
+        ListenerProtocol::Tcp { .. } => true,
+    }
+}
+
+fn checked(path: &At<Text>, found: Result<(), TlsError>) -> Result<(), Vec<Mistake>> {
+    found.map_err(|error| {
+        let message = format!("`{}`: {error}", path.0.escape_debug());
+        vec![Mistake::new(path.span, message)]
+    })
+}
+
+fn certificate_mistake(error: &TlsError, chain: &At<Text>, key: &At<Text>) -> Mistake {
     let (chain_name, key_name) = (chain.0.escape_debug(), key.0.escape_debug());
     match error {
         TlsError::Chain { reason, .. } => Mistake::new(

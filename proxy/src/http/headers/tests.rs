@@ -37,6 +37,7 @@ fn stranger() -> Forwarding<'static> {
         trusted_peer: false,
         scheme: "https",
         request_id: &ID,
+        identity: None,
         upgrade: false,
         received: Version::HTTP_11,
     }
@@ -530,4 +531,34 @@ proptest! {
         prop_assert_eq!(headers.all("x-forwarded-for").count(), 1);
         prop_assert_eq!(headers.get("x-request-id"), Some(id.as_bytes()));
     }
+}
+
+#[test]
+fn a_clients_identity_is_ours_alone_to_tell() {
+    let forged = [
+        ("x-sealane-client-identity", "sha256=\"forged\""),
+        ("X_Sealane_Client_Identity", "sha256=\"forged\""),
+        ("x-sealane-client-name", "root"),
+    ];
+    let proven = Forwarding {
+        identity: Some("sha256=\"5f\""),
+        ..friend()
+    };
+
+    for forwarding in [stranger(), friend()] {
+        let headers = onward(&forged, &forwarding);
+        assert!(
+            !headers
+                .iter()
+                .any(|(name, _)| starts_plainly(name, b"x-sealane-client-"))
+        );
+    }
+    let headers = onward(&forged, &proven);
+    assert_eq!(
+        lines(&headers, "x-sealane-client-identity"),
+        ["sha256=\"5f\""]
+    );
+    let mut trailers = map(&forged);
+    trailers_onward(&mut trailers);
+    assert!(trailers.is_empty());
 }
