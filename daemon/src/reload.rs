@@ -7,7 +7,7 @@ use sealane_model::IdBook;
 use sealane_proxy::tls::ServerTls;
 
 use crate::app::{App, StartError};
-use crate::config::{self, Kept, Loaded, Report};
+use crate::config::{self, Kept, Loaded, ReadFile, Report};
 use crate::expiry::Expiry;
 use crate::metrics::{CERTIFICATES_REFUSED, LAST_RELOAD, LAST_RELOAD_SUCCESSFUL, RELOADS};
 
@@ -85,7 +85,7 @@ pub enum ReloadError {
 ///
 /// # Errors
 /// Mistakes in the file, or an address that cannot be bound: the old rules go on serving.
-pub async fn reload(app: &mut App, source: &Source) -> Result<Vec<PathBuf>, ReloadError> {
+pub async fn reload(app: &mut App, source: &Source) -> Result<Vec<ReadFile>, ReloadError> {
     let reader = source.clone();
     let read = tokio::task::spawn_blocking(move || reader.read()).await;
     let applied = match read {

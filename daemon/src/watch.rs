@@ -14,6 +14,8 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
+use crate::config::ReadFile;
+
 /// A change is read after this long without another: an editor may write in several steps.
 const QUIET: Duration = Duration::from_millis(150);
 /// … but after this long at the latest.
@@ -23,8 +25,8 @@ const POLL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Watch {
-    files: Vec<PathBuf>,
-    seen: [u8; 32],
+    /// As they were last seen.
+    seen: Vec<ReadFile>,
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
     names: Names,
@@ -33,9 +35,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches `files` as they are now. Never fails: what cannot be watched is polled.
+    /// Watches for contents other than these. Never fails: what cannot be watched is polled.
     #[must_use]
-    pub fn new(files: Vec<PathBuf>) -> Self {
+    pub fn new(files: Vec<ReadFile>) -> Self {
         let (wake, events) = mpsc::channel(1);
         let names = Names::default();
         let of_interest = names.clone();
@@ -49,8 +51,7 @@ impl Watch {
             .inspect_err(|error| tracing::warn!(%error, "files are polled, not watched"))
             .ok();
         let mut watch = Self {
-            files: Vec::new(),
-            seen: [0; 32],
+            seen: Vec::new(),
             watcher,
             folders: BTreeSet::new(),
             names,
@@ -60,9 +61,10 @@ impl Watch {
         watch
     }
 
-    /// Watches these files from now on; their present content counts as seen.
-    pub fn follow(&mut self, files: Vec<PathBuf>) {
-        for folder in files.iter().filter_map(|file| file.parent()) {
+    /// Watches these files from now on. What they were when they were read counts as seen: a change
+    /// that came after is noticed.
+    pub fn follow(&mut self, files: Vec<ReadFile>) {
+        for folder in files.iter().filter_map(|file| file.path.parent()) {
             let folder = if folder.as_os_str().is_empty() {
                 Path::new(".")
             } else {
@@ -71,8 +73,7 @@ impl Watch {
             self.watch_folder(folder);
         }
         self.names.set(&files);
-        self.seen = fingerprint(&files);
-        self.files = files;
+        self.seen = files;
     }
 
     fn watch_folder(&mut self, folder: &Path) {
@@ -101,7 +102,7 @@ impl Watch {
                 tokio::time::sleep(POLL).await;
             }
             self.quiet().await;
-            let now = fingerprint(&self.files);
+            let now: Vec<_> = self.seen.iter().map(present).collect();
             if now != self.seen {
                 self.seen = now;
                 return;
@@ -127,8 +128,8 @@ impl Watch {
 struct Names(Arc<Mutex<BTreeSet<OsString>>>);
 
 impl Names {
-    fn set(&self, files: &[PathBuf]) {
-        let names = files.iter().filter_map(|file| file.file_name());
+    fn set(&self, files: &[ReadFile]) {
+        let names = files.iter().filter_map(|file| file.path.file_name());
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names.map(Into::into).collect();
     }
 
@@ -151,23 +152,24 @@ impl Names {
 }
 
 /// A missing file is a content of its own.
-fn fingerprint(files: &[PathBuf]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for file in files {
-        match std::fs::read(file) {
-            Ok(content) => {
-                hash.update([1]);
-                hash.update(Sha256::digest(&content));
-            }
-            Err(_) => hash.update([0]),
-        }
+fn present(file: &ReadFile) -> ReadFile {
+    let content = std::fs::read(&file.path);
+    ReadFile {
+        path: file.path.clone(),
+        digest: content.ok().map(|content| Sha256::digest(content).into()),
     }
-    hash.finalize().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(path: &Path) -> ReadFile {
+        present(&ReadFile {
+            path: path.to_owned(),
+            digest: None,
+        })
+    }
 
     async fn soon(watch: &mut Watch) -> bool {
         tokio::time::timeout(Duration::from_secs(20), watch.changed())
@@ -180,10 +182,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sealane.yaml");
         std::fs::write(&file, "one").unwrap();
-        let mut watch = Watch::new(vec![file.clone()]);
+        let mut watch = Watch::new(vec![read(&file)]);
 
         std::fs::write(dir.path().join("new"), "two").unwrap();
         std::fs::rename(dir.path().join("new"), &file).unwrap();
+
+        assert!(soon(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_between_the_reading_and_the_watching_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sealane.yaml");
+        std::fs::write(&file, "one").unwrap();
+        let mut watch = Watch::new(vec![read(&file)]);
+        let first = read(&file);
+
+        std::fs::write(&file, "two").unwrap();
+        watch.follow(vec![first]);
 
         assert!(soon(&mut watch).await);
     }
@@ -193,7 +209,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sealane.yaml");
         std::fs::write(&file, "one").unwrap();
-        let mut watch = Watch::new(vec![file.clone()]);
+        let mut watch = Watch::new(vec![read(&file)]);
 
         std::fs::write(&file, "one").unwrap();
         let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
@@ -206,7 +222,7 @@ mod tests {
         use notify::event::{AccessKind, CreateKind, DataChange, ModifyKind};
         use notify::{Event, EventKind};
         let names = Names::default();
-        names.set(&[PathBuf::from("/etc/sealane/sealane.yaml")]);
+        names.set(&[read(Path::new("/etc/sealane/sealane.yaml"))]);
         let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
         let at = |kind, name: &str| Event::new(kind).add_path(Path::new("/etc/sealane").join(name));
 

@@ -755,7 +755,11 @@ fn keys_belong_to_their_certificates() {
     let first = |result: Result<Loaded, Report>| result.unwrap_err().lines().next().unwrap();
 
     let loaded = with("a.pem", "a.key").unwrap();
-    let files: Vec<_> = loaded.files.iter().filter_map(|f| f.file_name()).collect();
+    let files: Vec<_> = loaded
+        .files
+        .iter()
+        .filter_map(|f| f.path.file_name())
+        .collect();
     assert_eq!(files, ["a.pem", "a.key"]);
     assert_eq!(
         first(with("a.pem", "b.key")),
@@ -779,6 +783,133 @@ fn authorities_of_endpoints_are_read() {
     assert!(first(with("{ ca: junk }")).contains(":5:69: "));
     assert!(first(with("{ ca: missing.pem }")).contains("missing.pem cannot be read"));
     assert!(first(with("{ server_name: \"a b\" }")).contains("`a b` can be no server's name"));
+}
+
+#[test]
+fn what_clients_are_asked_for_is_asked_once_and_can_be_shown() {
+    let folder = folder_with_certificates();
+    let with = |tls: &str| {
+        let listener = format!(
+            "{{ bind: \"127.0.0.1:443\", protocol: https, certificates: [{{ chain: a.pem, key: a.key }}], tls: {tls} }}"
+        );
+        let text = BASE.replace("{ bind: \"127.0.0.1:80\" }", &listener);
+        load_in(folder.path(), &text)
+    };
+    let said = |tls: &str| -> Vec<String> {
+        let report = with(tls).unwrap_err();
+        let lines = report.lines();
+        lines
+            .map(|line| line.splitn(4, ':').last().unwrap().trim().to_owned())
+            .collect()
+    };
+    for lawful in [
+        "{}",
+        "{ minimum: \"1.3\" }",
+        "{ minimum: 1.2 }",
+        "{ client_auth: [{ ca: a.pem }] }",
+        "{ client_auth: [{ ca: a.pem, mode: optional, for: [a.test, \"*.a.test\"], allow: { san: x.test } }, { ca: a.pem }] }",
+    ] {
+        assert!(
+            with(lawful).is_ok(),
+            "{lawful}: {}",
+            with(lawful).unwrap_err()
+        );
+    }
+    assert!(said("{ minimum: \"1.1\" }")[0].contains("is forbidden (RFC 8996)"));
+    assert_eq!(
+        said("{ client_auth: [{ ca: a.pem }, { ca: a.pem }] }"),
+        ["two entries are for all other names"]
+    );
+    assert_eq!(
+        said("{ client_auth: [{ ca: a.pem, for: a.test }, { ca: a.pem, for: A.test }] }"),
+        ["`a.test` stands here twice"]
+    );
+    assert_eq!(
+        said("{ client_auth: [{ ca: a.pem, for: [] }] }"),
+        ["no name is asked about"]
+    );
+    assert_eq!(
+        said(
+            "{ client_auth: [{ ca: a.pem, for: \"a b\", allow: { san: \"a b\", spiffe: \"spiffe://X\" } }] }"
+        ),
+        [
+            "no client asks for the server name `a b`",
+            "no certificate has the host name `a b`",
+            "`spiffe://X` is no SPIFFE identity",
+        ]
+    );
+    assert_eq!(
+        said("{ client_auth: [{ ca: a.pem, allow: {} }] }"),
+        ["nobody is let in"]
+    );
+    assert!(said("{ client_auth: [{ ca: junk }] }")[0].contains("`junk`: no usable authorities"));
+    assert!(said("{ client_auth: [{ ca: missing }] }")[0].contains("missing cannot be read"));
+    assert_eq!(
+        said("{ client_auth: [{ ca: a.pem, crl: a.pem }] }"),
+        ["`a.pem`: no usable revocation list: the file has no revocation list"]
+    );
+    let plain = BASE.replace("\"127.0.0.1:80\"", "\"127.0.0.1:80\", tls: {}");
+    check(&plain, &["7:48: a listener of `http` has no `tls`"]);
+}
+
+#[test]
+fn names_that_need_a_certificate_and_can_be_had_without_are_warned_of() {
+    let folder = folder_with_certificates();
+    let warnings = |client_auth: &str, route: &str| {
+        let listeners = format!(
+            "{{ bind: \"127.0.0.1:443\", protocol: https, certificates: [{{ chain: a.pem, key: a.key }}], tls: {{ client_auth: [{client_auth}] }} }}, open: {{ bind: \"127.0.0.1:80\" }}"
+        );
+        let text = BASE
+            .replace("{ bind: \"127.0.0.1:80\" }", &listeners)
+            .replace("{ pool: api }", route);
+        load_in(folder.path(), &text).unwrap().warnings.join("\n")
+    };
+    let hosted = "{ pool: api, match: { host: in.test } }";
+
+    let both = warnings("{ ca: a.pem, for: in.test }", "{ pool: api }");
+    assert!(
+        both.contains("the listener `open` serves `in.test` without asking"),
+        "{both}"
+    );
+    assert!(both.contains("the route `api` serves every host"), "{both}");
+    let one = warnings("{ ca: a.pem, for: in.test }", hosted);
+    assert!(!one.contains("serves every host"), "{one}");
+    let none = warnings("{ ca: a.pem, for: in.test, mode: optional }", hosted);
+    assert_eq!(none, "");
+}
+
+#[test]
+fn the_tls_of_a_pool_holds_for_its_endpoints_and_theirs_wins_key_by_key() {
+    let folder = folder_with_certificates();
+    let text = BASE
+        .replace("  api:\n", "  api:\n    tls: { ca: a.pem, certificate: { chain: a.pem, key: a.key }, minimum: \"1.3\" }\n")
+        .replace("{ address: \"10.0.0.2:80\" }", "{ address: \"10.0.0.2:80\", tls: { server_name: two.test, minimum: \"1.2\" } }");
+
+    let loaded = load_in(folder.path(), &text).unwrap();
+
+    let topology = &loaded.rules.control.topology;
+    let tls: Vec<_> = topology
+        .endpoints()
+        .map(|one| one.tls.clone().unwrap())
+        .collect();
+    assert_eq!(&*tls[0].server_name, "10.0.0.1");
+    assert_eq!(&*tls[1].server_name, "two.test");
+    assert_eq!(tls[0].roots, tls[1].roots);
+    assert!(tls[0].certificate.is_some() && tls[0].certificate == tls[1].certificate);
+    assert!(tls[0].minimum > tls[1].minimum);
+
+    let wrong = text.replace("key: a.key", "key: b.key");
+    let report = load_in(folder.path(), &wrong).unwrap_err();
+    assert_eq!(
+        report.mistakes(),
+        1,
+        "said once, not for each endpoint: {report}"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("does not belong to the certificate")
+    );
 }
 
 #[test]
@@ -1038,7 +1169,7 @@ fn tokens_and_hashes_may_come_from_files() {
         format!("{BASE}admin: {{ tokens: [{{ name: a, role: operator, token: \"file:t\" }}] }}\n");
     let loaded = load_in(folder.path(), &text).unwrap();
     assert_eq!(loaded.rules.control.admin.tokens.len(), 1);
-    assert!(loaded.files.iter().any(|file| file.ends_with("t")));
+    assert!(loaded.files.iter().any(|file| file.path.ends_with("t")));
     assert!(loaded.effective.contains("file:t"));
 }
 
@@ -1405,7 +1536,8 @@ fn maintenance_comes_and_goes_with_its_file() {
     );
     let in_force = || {
         let loaded = load_in(dir.path(), &text).unwrap();
-        assert!(loaded.files.contains(&dir.path().join("down")));
+        let flag = dir.path().join("down");
+        assert!(loaded.files.iter().any(|file| file.path == flag));
         loaded.rules.proxy.routes[0].options.maintenance.is_some()
     };
 

@@ -41,7 +41,7 @@ fn example(name: &str) -> Loaded {
 fn every_example_loads() {
     for path in examples() {
         let loaded = loaded(&path);
-        assert_eq!(loaded.files[0], path);
+        assert_eq!(loaded.files[0].path, path);
     }
 }
 

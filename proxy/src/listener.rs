@@ -118,6 +118,7 @@ impl ListenerRule {
             protocol,
             redirect_to_https: self.redirect_to_https,
             metrics: self.metrics.clone(),
+            udp: None,
             sessions: OnceLock::new(),
         }
     }

@@ -7,6 +7,7 @@
 //! [`http_client`] and [`dns_client`] ask once, [`load`] asks at a fixed rate and [`timeline`] says
 //! what came of it.
 
+pub mod authority;
 pub mod dns_client;
 pub mod endpoint;
 pub mod http1;
@@ -18,6 +19,7 @@ pub mod timeline;
 pub mod websocket;
 pub mod world;
 
+pub use authority::{Authority, Issued};
 pub use endpoint::{Mode, ScriptedEndpoint};
 pub use http_client::{HttpClient, Request};
 pub use world::{Names, World};

@@ -84,7 +84,7 @@ enum Job {
 enum What {
     Http(Box<HttpProbe>),
     /// With what the endpoint wants to be told first.
-    Tcp(&'static [u8]),
+    Tcp(&'static [u8], Option<HttpTls>),
     /// It cannot even be tried.
     Hopeless(Failure),
 }
@@ -200,6 +200,18 @@ impl Runner {
     }
 
     fn prepare(&mut self, endpoint: &Endpoint, probe: &Probe) -> What {
+        // On another port than its own the endpoint may well speak plainly.
+        let plain = matches!(probe.kind, ProbeKind::Tcp) && probe.port.is_some();
+        let tls = match &endpoint.tls {
+            Some(tls) if !plain => match self.tls.config(tls, endpoint.protocol) {
+                Ok(config) => Some(HttpTls {
+                    server_name: tls.server_name.clone(),
+                    config,
+                }),
+                Err(error) => return What::Hopeless(Failure::Tls(error.to_string())),
+            },
+            _ => None,
+        };
         let ProbeKind::Http {
             path,
             host,
@@ -207,17 +219,7 @@ impl Runner {
             body_contains,
         } = &probe.kind
         else {
-            return What::Tcp(header(endpoint, probe));
-        };
-        let tls = match &endpoint.tls {
-            None => None,
-            Some(tls) => match self.tls.config(tls, endpoint.protocol) {
-                Ok(config) => Some(HttpTls {
-                    server_name: tls.server_name.clone(),
-                    config,
-                }),
-                Err(error) => return What::Hopeless(Failure::Tls(error.to_string())),
-            },
+            return What::Tcp(header(endpoint, probe), tls);
         };
         What::Http(Box::new(HttpProbe {
             protocol: endpoint.protocol,
@@ -270,7 +272,7 @@ async fn run(job: Job) -> Report {
             let begun = super::instant();
             let outcome = match what {
                 What::Http(probe) => http::probe(&probe, &addresses, limit).await,
-                What::Tcp(header) => tcp::probe(&addresses, limit, header).await,
+                What::Tcp(header, tls) => tcp::probe(&addresses, limit, header, tls.as_ref()).await,
                 What::Hopeless(failure) => Outcome::Failed(failure),
             };
             let Started { endpoint, ticket } = started;

@@ -4,6 +4,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use sha2::{Digest as _, Sha256};
+
 /// Bytes of the configuration file itself; a larger one is refused.
 pub(super) const CONFIGURATION_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a certificate, key or token file; larger ones are refused.
@@ -13,10 +15,18 @@ pub(super) const ZONE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a geographic database; a larger one is refused.
 pub(super) const DATABASE_BYTES_MAX: usize = 1 << 30;
 
+/// A file as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadFile {
+    pub path: PathBuf,
+    /// SHA-256 of its content; `None`: it could not be read.
+    pub digest: Option<[u8; 32]>,
+}
+
 #[derive(Debug)]
 pub(super) struct Files {
     base: PathBuf,
-    read: Vec<PathBuf>,
+    read: Vec<ReadFile>,
     newest: Option<SystemTime>,
 }
 
@@ -34,15 +44,17 @@ impl Files {
         self.base.join(path)
     }
 
-    pub(super) fn into_read(self) -> Vec<PathBuf> {
+    pub(super) fn into_read(self) -> Vec<ReadFile> {
         self.read
     }
 
     /// Whether there is such a file; from now on it is watched, for it may come and go.
     pub(super) fn exists(&mut self, path: &Path) -> bool {
-        if !self.read.iter().any(|read| read == path) {
-            self.read.push(path.to_owned());
-        }
+        let content = std::fs::read(path);
+        self.note(
+            path,
+            content.ok().map(|content| Sha256::digest(content).into()),
+        );
         path.exists()
     }
 
@@ -73,7 +85,7 @@ impl Files {
 
     pub(super) fn bytes(&mut self, path: &Path, limit: usize) -> Result<Vec<u8>, String> {
         // Followed although it may be missing: it may come back.
-        self.follow(path);
+        self.note(path, None);
         // Looked at before it is opened: opening a pipe would wait for a writer.
         let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !metadata.is_file() {
@@ -103,13 +115,18 @@ impl Files {
             return Err(format!("{} is larger than {limit} MiB", path.display()));
         }
         self.newest = self.newest.max(changed);
-        self.follow(path);
+        self.note(path, Some(Sha256::digest(&bytes).into()));
         Ok(bytes)
     }
 
-    fn follow(&mut self, path: &Path) {
-        if !self.read.iter().any(|read| read == path) {
-            self.read.push(path.to_owned());
+    fn note(&mut self, path: &Path, digest: Option<[u8; 32]>) {
+        match self.read.iter_mut().find(|read| read.path == path) {
+            // Of two readings the first counts: what came between is a change.
+            Some(known) => known.digest = known.digest.or(digest),
+            None => self.read.push(ReadFile {
+                path: path.to_owned(),
+                digest,
+            }),
         }
     }
 }

@@ -25,7 +25,7 @@ mod yaml;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ use sealane_proxy::tls::{Expiring, ServerTls};
 
 pub use error::{Mistake, Report};
 pub use expand::Environment;
+pub use files::ReadFile;
 pub use kept::Kept;
 pub use schema::schema;
 
@@ -76,7 +77,7 @@ pub struct Loaded {
     /// stay relative to the file.
     pub effective: String,
     /// Every file that was read, to be watched. The configuration file itself comes first.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<ReadFile>,
     /// What is lawful but looks wrong: `file:line:column: message`.
     pub warnings: Vec<String>,
     /// Certificates and revocation lists that are named, and when they end.

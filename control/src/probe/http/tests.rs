@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use sealane_model::{EndpointTls, Roots, TlsVersion};
-use sealane_tls::Connectors;
+use sealane_model::{CertificatePem, EndpointTls, Roots, TlsVersion};
+use sealane_tls::{Allow, ClientAuth, ClientAuthMode, Connectors, ServerRules, ServerTls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -163,7 +163,7 @@ async fn a_port_that_nobody_listens_on_is_refused_at_once() {
         Failure::Refused
     );
     assert_eq!(
-        failure(crate::probe::tcp::probe(&[address], LIMIT, &[]).await),
+        failure(crate::probe::tcp::probe(&[address], LIMIT, &[], None).await),
         Failure::Refused
     );
 }
@@ -179,7 +179,7 @@ async fn a_black_hole_fails_when_its_time_is_over_and_not_later() {
 
     assert_eq!(failure(outcome), Failure::TimedOut);
     assert!(begun.elapsed() >= SHORT && begun.elapsed() < SHORT * 10);
-    assert_passed(&crate::probe::tcp::probe(&[address], LIMIT, &[]).await);
+    assert_passed(&crate::probe::tcp::probe(&[address], LIMIT, &[], None).await);
 }
 
 #[tokio::test]
@@ -276,6 +276,77 @@ async fn over_tls_the_servers_name_must_be_the_right_one() {
         matches!(&wrong, Failure::Tls(why) if why.contains("name")),
         "{wrong:?}"
     );
+}
+
+#[tokio::test]
+async fn over_tcp_tls_is_agreed_on_where_the_endpoint_speaks_it() {
+    let (acceptor, roots) = certified(&["api.test"], b"http/1.1");
+    let endpoint = Scripted::new("", Some(acceptor)).await;
+    let probe = |name: &str| {
+        let tls = over_tls(name, roots.clone(), EndpointProtocol::Http1).tls;
+        let address = endpoint.address;
+        async move { crate::probe::tcp::probe(&[address], LIMIT, &[], tls.as_ref()).await }
+    };
+
+    assert_passed(&probe("api.test").await);
+    assert!(matches!(
+        failure(probe("other.test").await),
+        Failure::Tls(_)
+    ));
+
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let tls = over_tls("api.test", roots, EndpointProtocol::Http1).tls;
+    let address = [silent.local_addr().unwrap()];
+    let stalled = crate::probe::tcp::probe(&address, SHORT, &[], tls.as_ref()).await;
+    assert_eq!(failure(stalled), Failure::TimedOut);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_who_we_are_is_shown_what_traffic_shows() {
+    let made = |name: &str| {
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed([name.to_owned()]).unwrap();
+        CertificatePem {
+            chain: cert.pem().into_bytes().into(),
+            key: signing_key.serialize_pem().into_bytes().into(),
+        }
+    };
+    let (ours, theirs) = (made("node.test"), made("api.test"));
+    let asking = ServerTls::with_rules(&ServerRules {
+        certificates: vec![theirs.clone()],
+        places: Vec::new(),
+        minimum: TlsVersion::Tls13,
+        client_auth: vec![ClientAuth {
+            names: Vec::new(),
+            mode: ClientAuthMode::Required,
+            authorities: ours.chain.clone(),
+            revocations: None,
+            allow: Allow::default(),
+        }],
+    });
+    let acceptor = asking.unwrap().choose(None).config.into();
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    let endpoint = Scripted::new(answer, Some(acceptor)).await;
+    let probe = |certificate: Option<CertificatePem>| {
+        let tls = EndpointTls {
+            server_name: "api.test".into(),
+            roots: Roots::Pem(theirs.chain.clone()),
+            certificate,
+            minimum: TlsVersion::Tls13,
+        };
+        let config = Connectors::default().config(&tls, EndpointProtocol::Http1);
+        HttpProbe {
+            tls: Some(HttpTls {
+                server_name: tls.server_name,
+                config: config.unwrap(),
+            }),
+            ..plain()
+        }
+    };
+
+    assert_passed(&endpoint.probe(&probe(Some(ours))).await);
+    failure(endpoint.probe(&probe(None)).await);
+    failure(endpoint.probe(&probe(Some(made("node.test")))).await);
 }
 
 #[tokio::test]
@@ -380,7 +451,7 @@ async fn an_endpoint_that_wants_a_proxy_header_is_told_that_nobody_is_behind_the
         plain.header = header;
 
         assert_passed(&probe(&plain, &[address], LIMIT).await);
-        assert_passed(&crate::probe::tcp::probe(&[address], LIMIT, header).await);
+        assert_passed(&crate::probe::tcp::probe(&[address], LIMIT, header, None).await);
         wanting.join_next().await.unwrap().unwrap();
     }
 }

@@ -130,6 +130,7 @@ pub(super) fn listeners_tls(
         kept,
         regions: HashMap::new(),
         pools: HashMap::new(),
+        acme_wanted: Vec::new(),
         binds: Binds::default(),
     };
     let entries = spec.listeners.iter().flat_map(|table| table.value.iter());

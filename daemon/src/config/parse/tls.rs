@@ -101,6 +101,17 @@ impl Parser<'_> {
         })
     }
 
+    /// Ours, for endpoints that ask who we are.
+    pub(super) fn own_certificate(&mut self, spec: &At<CertificateSpec>) -> Option<CertificatePem> {
+        let CertificateSpec {
+            span: _,
+            broken: _,
+            chain,
+            key,
+        } = &spec.value;
+        self.certificate("own", chain.as_ref()?, key.as_ref()?)
+    }
+
     fn usable(&mut self, chain: &At<Text>, key: &At<Text>) -> Result<[Arc<[u8]>; 2], Vec<Mistake>> {
         // Both are looked at before either is given up.
         let (chain_pem, key_pem) = match (self.pem(chain), self.pem(key)) {
@@ -400,8 +411,8 @@ fn asks(protocol: &ListenerProtocol, name: &str) -> bool {
             .seal_of(name)
             .or_else(|| tls.seal_of(&format!("a.{name}")))
             .is_some(),
-        // Its sessions are not routed by names.
-        ListenerProtocol::Tcp { .. } => true,
+        // No route leads from there.
+        _ => true,
     }
 }
 
