@@ -7,8 +7,8 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 
 use crate::pem::{TlsError, setup};
 
-/// Tickets that a TLS 1.3 handshake ends with. Each costs 2 % of a handshake and most clients use
-/// one; those that want more ask for it (RFC 9149).
+/// Tickets that a TLS 1.3 handshake ends with. Each is sealed and sent whether it is used or not;
+/// clients that want more ask for it (RFC 9149).
 const TICKETS: usize = 1;
 /// Tickets that a client may ask for.
 const TICKETS_MAX: usize = 4;
