@@ -104,6 +104,14 @@ pub(crate) fn toward_client(
     }
 }
 
+/// The same for an informational head. How the final answer is framed has no place in it (RFC 9110
+/// §8.6, RFC 9112 §6.1): a client that believed it would read another answer than we.
+pub(crate) fn interim_toward_client(fields: &mut Fields) {
+    end_here(fields, false, false);
+    fields.remove_all(OURS);
+    fields.remove(Known::ContentLength);
+}
+
 /// What only Sealane says in an answer.
 const OURS: KnownSet = KnownSet::new(&[
     Known::XRequestId,

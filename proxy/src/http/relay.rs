@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::client::{Client, ClientError, Piece};
 use super::endpoint::Endpoint;
 use super::fields::Fields;
-use super::headers::trailers_onward;
+use super::headers::{interim_toward_client, trailers_onward};
 use super::message::AnswerHead;
 use super::rules::squeeze::Squeeze;
 use crate::alarm::Alarm;
@@ -303,12 +303,13 @@ pub(crate) async fn await_head(
                 Poll::Ready(Ok((head, end))) if !head.is_interim() => {
                     return Poll::Ready(Awaited::Head(Box::new(head), end));
                 }
-                Poll::Ready(Ok((head, _))) => {
+                Poll::Ready(Ok((mut head, _))) => {
                     informational += 1;
                     if informational > INFORMATIONAL_MAX {
                         let failure = Failure::Protocol("informational heads".to_owned());
                         return Poll::Ready(Awaited::Failed(failure));
                     }
+                    interim_toward_client(&mut head.fields);
                     if client.send_head(head, false).is_err() {
                         return Poll::Ready(Awaited::ClientGone);
                     }
