@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt as _;
 use http::{Method, StatusCode, Version, request};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::http::v1::server::HttpSession;
@@ -246,7 +245,8 @@ enum Reader {
     /// The strict codec. `arrived`: what was read and not yet taken, first of this body, then of
     /// later requests.
     Lean { arrived: BytesMut, body: LeanBody },
-    /// Pingora's session, for the forms of requests that the strict codec leaves to it.
+    /// Pingora's session, for the forms of requests that the strict codec leaves to it. It never
+    /// reads chunks: see [`H1Client::pingora`].
     Pingora(Box<HttpSession>),
 }
 
@@ -281,7 +281,7 @@ enum Sending {
 }
 
 impl H1Client {
-    /// A request in origin form, as the strict codec has read it. `arrived`: what came behind its
+    /// A request whose body the strict codec reads. `arrived`: what came behind its
     /// head.
     pub(crate) fn lean(
         wire: &Wire,
@@ -315,9 +315,11 @@ impl H1Client {
         }
     }
 
-    /// Any other request. `text`: its head, as it came; `arrived`: what came behind. What belongs to
-    /// later requests is left in it, except behind a chunked body, where only [`H1Client::finish`]
-    /// can tell.
+    /// Any other request. `text`: its head, as it came; `arrived`: what came behind, of which later
+    /// requests' part is left.
+    ///
+    /// A chunked body is read by the strict codec even here: httparse, which Pingora's session asks,
+    /// takes a size line without digits for a last chunk, and what follows would be a request.
     ///
     /// # Errors
     /// The head is not lawful after all.
@@ -327,11 +329,11 @@ impl H1Client {
         framing: Framing,
         arrived: &mut BytesMut,
     ) -> Result<(Self, request::Parts), Refusal> {
-        let body = arrived.len();
         let of_body = match framing {
-            Framing::None => 0,
-            Framing::Length(length) => usize::try_from(length).map_or(body, |n| n.min(body)),
-            Framing::Chunked => body,
+            Framing::None | Framing::Chunked => 0,
+            Framing::Length(length) => {
+                usize::try_from(length).map_or(arrived.len(), |n| n.min(arrived.len()))
+            }
         };
         let later = arrived.split_off(of_body);
         let mut ours = BytesMut::from(text);
@@ -351,6 +353,10 @@ impl H1Client {
         let blank = RequestHeader::build_no_case("GET", b"/", Some(0)).map_err(|_| refused())?;
         let parts: request::Parts = std::mem::replace(session.req_header_mut(), blank).into();
         let head = RequestHead::from_parts(&parts);
+        if framing == Framing::Chunked {
+            let arrived = std::mem::take(arrived);
+            return Ok((Self::lean(wire, &head, framing, arrived), parts));
+        }
         let reader = Reader::Pingora(Box::new(session));
         Ok((Self::new(reader, wire, &head, framing, ended), parts))
     }
@@ -472,19 +478,8 @@ impl H1Client {
         if !(self.keep && self.ended && whole) {
             return After::Close;
         }
-        match self.reader {
-            Reader::Lean { arrived, .. } => *later = arrived,
-            Reader::Pingora(session) if self.framing == Framing::Chunked => {
-                let reusable = session.reuse().now_or_never();
-                let Some(Ok(Some(reusable))) = reusable else {
-                    return After::Close;
-                };
-                if let (_, Some(mut read)) = reusable.into_parts() {
-                    read.unsplit(std::mem::take(later));
-                    *later = read;
-                }
-            }
-            Reader::Pingora(_) => {}
+        if let Reader::Lean { arrived, .. } = self.reader {
+            *later = arrived;
         }
         After::Next
     }

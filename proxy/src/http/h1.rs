@@ -143,7 +143,7 @@ struct Began {
 }
 
 /// Reads the head that `arrived` begins with, and chooses who reads the body: HTTP/1.1 requests in
-/// origin form are the strict codec's, older and rarer ones Pingora's.
+/// origin form are the strict codec's, older and rarer ones Pingora's (but for chunks).
 async fn begin(wire: &Wire, arrived: &mut BytesMut, length: usize) -> Result<Began, Refusal> {
     let text = arrived.split_to(length).to_vec();
     let read = head::request(text)?;
@@ -262,10 +262,12 @@ impl Reading<'_> {
                 empty_lines += 1;
             }
             let undecided = arrived.is_empty() || &arrived[..] == b"\r";
-            if self.may_be_http2 && arrived.starts_with(PREFACE) {
+            // It stands at the very start, or it is none (RFC 9113 §3.4).
+            let may_be_http2 = self.may_be_http2 && empty_lines == 0;
+            if may_be_http2 && arrived.starts_with(PREFACE) {
                 return Read::Http2;
             }
-            let perhaps_http2 = self.may_be_http2 && PREFACE.starts_with(arrived);
+            let perhaps_http2 = may_be_http2 && PREFACE.starts_with(arrived);
             if !undecided && !perhaps_http2 {
                 started = true;
                 match scanner.scan(arrived, limits) {
