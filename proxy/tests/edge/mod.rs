@@ -95,10 +95,30 @@ impl Edge {
         Self::start_inheriting(world, config, &mut |_| Vec::new())
     }
 
+    #[allow(dead_code, reason = "most tests are content with two")]
+    pub(crate) fn start_with_workers(
+        world: Snapshot,
+        workers: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config = config(&world);
+        change(&mut config);
+        Self::start_on(world, config, workers, &mut |_| Vec::new())
+    }
+
     /// On sockets of another one.
     pub(crate) fn start_inheriting(
         world: Snapshot,
         config: Config,
+        inherit: &mut Inherit<'_>,
+    ) -> Self {
+        Self::start_on(world, config, 2, inherit)
+    }
+
+    fn start_on(
+        world: Snapshot,
+        config: Config,
+        workers: usize,
         inherit: &mut Inherit<'_>,
     ) -> Self {
         let (world, reader) = snapshot_channel(world);
@@ -108,7 +128,7 @@ impl Edge {
             observations: sender,
         };
         let options = Options {
-            workers: 2.try_into().unwrap(),
+            workers: workers.try_into().unwrap(),
         };
         let proxy = Proxy::bind_inheriting(config, deps, options, inherit).unwrap();
         proxy.start().unwrap();
