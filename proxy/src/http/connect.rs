@@ -30,7 +30,7 @@ use crate::upstream::{Known, Selected};
 
 /// Idle HTTP/1 connections that one worker keeps for one endpoint. Further ones are closed when
 /// their exchange ends.
-pub(crate) const IDLE_PER_ENDPOINT_MAX: usize = 64;
+pub(crate) const IDLE_PER_ENDPOINT_MAX: usize = 256;
 /// Idle HTTP/1 connections that one worker keeps in all. Further ones are closed likewise.
 pub(crate) const IDLE_MAX: usize = 4_096;
 /// An idle connection is closed after this: below the 60–75 s after which common servers close

@@ -1,0 +1,46 @@
+//! What can be asked on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "compare", about = "CPU time per request beside other servers")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Reverse proxies: Sealane, nginx and HAProxy, as far as they are installed.
+    Proxy(Proxy),
+    /// The origin behind them; started by `proxy` itself.
+    #[command(hide = true)]
+    Origin {
+        #[arg(long)]
+        port: u16,
+    },
+}
+
+#[derive(Debug, Parser)]
+pub(crate) struct Proxy {
+    /// Threads of each proxy.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) threads: u16,
+    /// Rounds, interleaved; the table gives medians.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=99))]
+    pub(crate) rounds: u16,
+    /// Seconds of load for each figure.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub(crate) seconds: u16,
+    /// The first of four ports on loopback that are taken.
+    #[arg(long, default_value_t = 20_800)]
+    pub(crate) base_port: u16,
+    /// Sealane's program [default: target/release/sealane].
+    #[arg(long)]
+    pub(crate) sealane: Option<PathBuf>,
+    /// Where the plot goes, as SVG.
+    #[arg(long, default_value = "compare-proxy.svg")]
+    pub(crate) plot: PathBuf,
+}
