@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::certificates::Certificates;
 use crate::config::Rules;
+use crate::expiry::Expiry;
 use crate::handover::{Estate, Inheritance, Kind, Label, Room};
 use crate::successor::Left;
 use crate::telemetry;
@@ -69,11 +70,17 @@ pub enum Place {
 
 impl App {
     /// Binds everything and begins to probe; nothing is served yet. `workers` threads serve HTTP,
-    /// and as many answer DNS. Sockets that were left and that no rule names are closed.
+    /// and as many answer DNS. Sockets that were left and that no rule names are closed. `expiry`
+    /// follows the certificates that are ordered.
     ///
     /// # Errors
     /// An address is in use or not ours, or a thread cannot be started.
-    pub fn start(rules: Rules, workers: NonZeroUsize, place: Place) -> Result<Self, StartError> {
+    pub fn start(
+        rules: Rules,
+        workers: NonZeroUsize,
+        place: Place,
+        expiry: Expiry,
+    ) -> Result<Self, StartError> {
         // First: the rooms take their handles while they are built.
         let registry = telemetry::install_metrics();
         let Rules {
@@ -135,7 +142,8 @@ impl App {
         };
         let admin = Admin::new(bound, admin_config, deps).map_err(StartError::Thread)?;
         let (proxy, dns) = (Arc::new(proxy), Arc::new(dns));
-        let certificates = Certificates::spawn(proxy.clone()).map_err(StartError::Thread)?;
+        let certificates =
+            Certificates::spawn(proxy.clone(), expiry).map_err(StartError::Thread)?;
         certificates.want_at_once(acme);
         Ok(Self {
             proxy,

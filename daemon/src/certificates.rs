@@ -2,35 +2,54 @@
 //!
 //! Wiring alone: when something is ordered is decided in `sealane_acme::plan`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sealane_acme::{Acme, Certificate, ChallengeCertificate, Edge, EdgeError, Names, Runner};
 use sealane_proxy::Proxy;
-use sealane_proxy::tls::CertificatePem;
+use sealane_proxy::tls::{CertificatePem, Expiring, expiring};
 use tokio::sync::{oneshot, watch};
 
-/// The proxy, as whoever orders certificates sees it.
-struct ProxyEdge(Arc<Proxy>);
+use crate::expiry::Expiry;
+
+/// The proxy, as whoever orders certificates sees it; what serves is followed to its end.
+#[derive(Debug)]
+struct ProxyEdge {
+    proxy: Arc<Proxy>,
+    expiry: Expiry,
+    // A lock: taken when a certificate comes, and at reloads.
+    followed: Mutex<BTreeMap<Names, BTreeSet<Expiring>>>,
+}
+
+impl ProxyEdge {
+    /// Changes what serves as `change` says, and follows that from now on.
+    fn follow(&self, change: impl FnOnce(&mut BTreeMap<Names, BTreeSet<Expiring>>)) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut followed);
+        let all = followed.values().flatten().cloned().collect();
+        self.expiry.follow("acme", all);
+    }
+}
 
 impl Edge for ProxyEdge {
     fn show_http(&self, token: &str, authorization: &str) -> Result<(), EdgeError> {
-        let shown = self.0.challenges().show_http(token, authorization);
+        let shown = self.proxy.challenges().show_http(token, authorization);
         shown.map_err(edge_error)
     }
 
     fn show_tls(&self, name: &str, shown: &ChallengeCertificate) -> Result<(), EdgeError> {
-        let challenges = self.0.challenges();
+        let challenges = self.proxy.challenges();
         let shown = challenges.show_tls(name, &shown.certificate, &shown.key);
         shown.map_err(edge_error)
     }
 
     fn hide_http(&self, token: &str) {
-        self.0.challenges().hide_http(token);
+        self.proxy.challenges().hide_http(token);
     }
 
     fn hide_tls(&self, name: &str) {
-        self.0.challenges().hide_tls(name);
+        self.proxy.challenges().hide_tls(name);
     }
 
     fn serve(&self, names: &Names, certificate: &Certificate) -> Result<(), EdgeError> {
@@ -39,8 +58,13 @@ impl Edge for ProxyEdge {
             chain: pem.clone(),
             key: pem,
         };
-        let served = self.0.issued().put(names.as_slice(), &pem);
-        served.map_err(edge_error)
+        let served = self.proxy.issued().put(names.as_slice(), &pem);
+        served.map_err(edge_error)?;
+        let found = expiring("listener", &format!("acme: {names}"), &pem.chain);
+        self.follow(|followed| {
+            followed.insert(names.clone(), found.into_iter().collect());
+        });
+        Ok(())
     }
 }
 
@@ -53,6 +77,7 @@ fn edge_error(error: impl std::fmt::Display) -> EdgeError {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     acme: Arc<Acme>,
+    edge: Arc<ProxyEdge>,
     phase: watch::Sender<Phase>,
     ended: oneshot::Receiver<()>,
 }
@@ -66,8 +91,13 @@ enum Phase {
 }
 
 impl Certificates {
-    pub(crate) fn spawn(proxy: Arc<Proxy>) -> io::Result<Self> {
-        let (acme, runner) = sealane_acme::acme(Arc::new(ProxyEdge(proxy)), random());
+    pub(crate) fn spawn(proxy: Arc<Proxy>, expiry: Expiry) -> io::Result<Self> {
+        let edge = Arc::new(ProxyEdge {
+            proxy,
+            expiry,
+            followed: Mutex::default(),
+        });
+        let (acme, runner) = sealane_acme::acme(edge.clone(), random());
         let (phase, shown) = watch::channel(Phase::Closed);
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,6 +115,7 @@ impl Certificates {
             .spawn(run)?;
         Ok(Self {
             acme: Arc::new(acme),
+            edge,
             phase,
             ended,
         })
@@ -92,13 +123,13 @@ impl Certificates {
 
     /// As [`Certificates::want`]; blocks on the disk.
     pub(crate) fn want_at_once(&self, config: Option<sealane_acme::Config>) {
-        self.acme.want(config);
+        want(&self.acme, &self.edge, config);
     }
 
     /// From now on this is wanted; what is on disk of it serves when this returns.
     pub(crate) async fn want(&self, config: Option<sealane_acme::Config>) {
-        let acme = self.acme.clone();
-        let wanted = tokio::task::spawn_blocking(move || acme.want(config));
+        let (acme, edge) = (self.acme.clone(), self.edge.clone());
+        let wanted = tokio::task::spawn_blocking(move || want(&acme, &edge, config));
         if let Err(error) = wanted.await {
             tracing::error!("what is kept of certificates was not read: {error}");
         }
@@ -114,6 +145,13 @@ impl Certificates {
         // An error would be a panic, which has been logged as one.
         let _ = self.ended.await;
     }
+}
+
+fn want(acme: &Acme, edge: &ProxyEdge, config: Option<sealane_acme::Config>) {
+    let wanted = config.as_ref().map(|config| config.wanted.clone());
+    let wanted = wanted.unwrap_or_default();
+    edge.follow(|followed| followed.retain(|names, _| wanted.contains(names)));
+    acme.want(config);
 }
 
 async fn run(runner: Runner, mut phase: watch::Receiver<Phase>) {

@@ -130,7 +130,7 @@ fn begin(options: Options, place: Place, signals: Signals) -> anyhow::Result<Lif
     let (drain_limit, upgrade_limit) = (drain.unwrap_or(node.drain_limit), node.upgrade_limit);
     raise_descriptor_limit(loaded.rules.proxy.limits.connections);
     Ok(Life {
-        app: App::start(loaded.rules, workers, place)?,
+        app: App::start(loaded.rules, workers, place, source.expiry().clone())?,
         source,
         watch: Watch::new(loaded.files),
         signals,

@@ -231,6 +231,9 @@ fn issued(challenges: &str) {
         metric(&sealane, "sealane_acme_certificates{state=\"held\"}") == Some(2.0)
             && metric(&sealane, "sealane_acme_certificates{state=\"missing\"}") == Some(0.0)
     });
+    let line = "sealane_tls_certificate_not_after_timestamp_seconds{kind=\"listener\",source=\"acme: one.acme.test\"";
+    let shown = text(&curl(&["-s", &sealane.url("admin", "/metrics")]).stdout);
+    assert!(shown.contains(line), "{shown}");
     let log = pebble.log();
     let other = if challenges.contains("http") {
         "TLS-ALPN-01"
