@@ -7,14 +7,16 @@
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
 #   make fuzz TARGET=NAME     needs a nightly toolchain and cargo-fuzz
+#   make fuzz-short           ten seconds for each target of the HTTP/1 codec, on the stable toolchain
 
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
+FUZZ_NEEDS := cc g++
 TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat pebble
 
-.PHONY: demo test test-slow check fmt clippy doc release load-failover fuzz needs-build needs-test
+.PHONY: demo test test-slow check fmt clippy doc release load-failover fuzz fuzz-short needs-build needs-test needs-fuzz
 
 demo: needs-build
 	$(CARGO) run --locked -p sealane -- demo $(ARGS)
@@ -45,9 +47,28 @@ load-failover: needs-build
 fuzz:
 	$(CARGO) +nightly fuzz run --fuzz-dir fuzz $(TARGET) -- -max_total_time=60
 
+# What cargo-fuzz passes, without the sanitizer that needs a nightly toolchain. With --target, so that
+# build scripts are spared.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+
+# What is found goes into a directory that is not kept; the seeds are only read.
+fuzz-short: needs-fuzz
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); found=fuzz/h1/target/found; \
+	for target in h1_request h1_answer h1_chunked; do \
+	  mkdir -p $$found/$$target fuzz/artifacts/$$target; \
+	  if ! RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) run -q --locked --manifest-path fuzz/h1/Cargo.toml --target $$host --bin $$target -- \
+	    $$found/$$target fuzz/seeds/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
+	    -max_total_time=10 -max_len=4096 -verbosity=0 -print_final_stats=1 >$$found/$$target.log 2>&1; then \
+	    tail -n 40 $$found/$$target.log >&2; exit 1; \
+	  fi; \
+	  echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$found/$$target.log) inputs"; \
+	done
+
 # Installs what is missing, by Debian's names; elsewhere it says what to install.
-needs-build needs-test: needs-%:
-	@missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(BUILD_NEEDS)); do \
+needs-build needs-test needs-fuzz: needs-%:
+	@missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(if $(filter fuzz,$*),$(FUZZ_NEEDS),$(BUILD_NEEDS))); do \
 	  command -v $$tool >/dev/null 2>&1 && continue; \
 	  case $$tool in dig) package=bind9-dnsutils;; cc) package=gcc;; *) package=$$tool;; esac; \
 	  missing="$$missing $$package"; \
