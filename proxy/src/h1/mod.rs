@@ -3,3 +3,6 @@
 
 pub(crate) mod chunked;
 pub(crate) mod head;
+
+#[cfg(test)]
+mod differential;
