@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use edge::{Edge, certificate, connect_tls, server_tls};
+use edge::{Edge, any_port, certificate, connect_tls, server_tls};
 use frames::Outcome::{Answer, Goaway, Reset};
 use frames::code::*;
 use frames::{
@@ -21,6 +21,9 @@ use frames::{
 use sealane_model::Verdict::Up;
 use sealane_proxy::config::ListenerProtocol;
 use sealane_testkit::{ScriptedEndpoint, World};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 /// Streams that a client may have open at once here.
 const STREAMS: u32 = 4;
@@ -31,15 +34,18 @@ async fn edge_to_one() -> (Edge, ScriptedEndpoint) {
 
 async fn edge_with(protocol: ListenerProtocol) -> (Edge, ScriptedEndpoint) {
     let one = ScriptedEndpoint::start_anywhere("one", "eu").await.unwrap();
+    (edge_before(one.address(), protocol), one)
+}
+
+fn edge_before(endpoint: SocketAddr, protocol: ListenerProtocol) -> Edge {
     let world = World::new()
         .region("eu", Up)
-        .endpoint(&one.address().to_string(), Up);
-    let edge = Edge::start_with(world.build(), |config| {
+        .endpoint(&endpoint.to_string(), Up);
+    Edge::start_with(world.build(), |config| {
         config.limits.streams = STREAMS;
         config.routes[0].timeouts.attempt = Duration::from_secs(5);
         config.listeners[0].protocol = protocol;
-    });
-    (edge, one)
+    })
 }
 
 enum Step {
@@ -1547,4 +1553,280 @@ async fn tls_changes_nothing_of_it() {
         assert_eq!(client.outcome(1).await, wanted);
     }
     assert_eq!(one.requests(), 1);
+}
+
+/// The body in HTTP/1 that came with a head; `None` without a whole head.
+fn body_of(seen: &[u8]) -> Option<(String, &[u8])> {
+    let end = seen.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let head = String::from_utf8(seen[..end + 4].to_vec()).unwrap();
+    Some((head, &seen[end + 4..]))
+}
+
+fn length_in(head: &str) -> Option<usize> {
+    let (_, rest) = head.split_once("content-length: ")?;
+    rest.split('\r').next()?.parse().ok()
+}
+
+/// Sends this to an endpoint that only listens; what became of the stream, and what was heard.
+async fn overheard(bytes: &[u8]) -> (Outcome, Vec<u8>) {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let edge = edge_before(listener.local_addr().unwrap(), ListenerProtocol::Http);
+    let mut client = RawClient::connect(edge.address(), &[]).await;
+    client.send(bytes).await;
+    let mut seen = Vec::new();
+    let hearing = async {
+        let (mut endpoint, _) = listener.accept().await.unwrap();
+        // A reset is an end as well.
+        let _ = endpoint.read_to_end(&mut seen).await;
+    };
+    let hearing = timeout(Duration::from_millis(500), hearing);
+    let (outcome, _) = tokio::join!(client.outcome(1), hearing);
+    (outcome, seen)
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_as_long_as_it_says_is_never_a_whole_request() {
+    let sized =
+        |length: &[u8]| headers(1, 0, &[POST, &literal(b"content-length", length)].concat());
+    let unsized_ = || headers(1, 0, POST);
+    let end = |name: &[u8], value: &[u8]| headers(1, END_STREAM, &literal(name, value));
+    // All §8.1.1 but where it is said.
+    let cases = [
+        ("less", vec![sized(b"9"), data(1, END_STREAM, b"body")]),
+        (
+            "less, in two frames",
+            vec![sized(b"9"), data(1, 0, b"bo"), data(1, END_STREAM, b"dy")],
+        ),
+        ("none", vec![sized(b"9"), data(1, END_STREAM, b"")]),
+        (
+            "less, and trailers",
+            vec![sized(b"9"), data(1, 0, b"body"), end(b"x", b"y")],
+        ),
+        (
+            "more at once",
+            vec![sized(b"3"), data(1, END_STREAM, b"body")],
+        ),
+        (
+            "more than nothing",
+            vec![sized(b"0"), data(1, END_STREAM, b"body")],
+        ),
+        (
+            "more, and it is a request",
+            vec![
+                sized(b"3"),
+                data(
+                    1,
+                    END_STREAM,
+                    b"abcGET /evil HTTP/1.1\r\nhost: x.test\r\n\r\n",
+                ),
+            ],
+        ),
+        (
+            "transfer-encoding in trailers (§8.2.2)",
+            vec![
+                unsized_(),
+                data(1, 0, b"body"),
+                end(b"transfer-encoding", b"chunked"),
+            ],
+        ),
+        (
+            "CR LF in a trailer (§8.2.1)",
+            vec![
+                unsized_(),
+                data(1, 0, b"body"),
+                end(b"x", b"y\r\n\r\nGET /evil HTTP/1.1"),
+            ],
+        ),
+        (
+            "an uppercase trailer (§8.2.1)",
+            vec![unsized_(), data(1, 0, b"body"), end(b"X", b"y")],
+        ),
+        (
+            "trailers that do not end the stream (§8.1)",
+            vec![
+                unsized_(),
+                data(1, 0, b"body"),
+                headers(1, 0, &literal(b"x", b"y")),
+            ],
+        ),
+    ];
+    let mut wrong = String::new();
+    for (what, frames) in cases {
+        let (outcome, seen) = overheard(&frames.concat()).await;
+        let refused = matches!(
+            outcome,
+            Reset(PROTOCOL_ERROR) | Goaway(PROTOCOL_ERROR) | Answer(400)
+        );
+        let whole = body_of(&seen).is_some_and(|(head, body)| match length_in(&head) {
+            // What comes before the excess may have left already, and is all that the head says.
+            Some(length) if what.starts_with("more") => body.len() > length,
+            Some(length) => body.len() >= length,
+            None => body.ends_with(b"0\r\n\r\n"),
+        });
+        if !refused || whole {
+            writeln!(wrong, "{what}: {outcome:?}, heard {}", seen.escape_ascii()).unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_pseudo_header_in_trailers_goes_no_further() {
+    // §8.1 calls such a request malformed; h2 drops the field and takes the rest.
+    let bytes = [
+        post(1),
+        data(1, 0, b"body"),
+        headers(
+            1,
+            END_STREAM,
+            &block(&[(b":path", b"/evil"), (b"x-sum", b"1")]),
+        ),
+    ];
+    let (_, seen) = overheard(&bytes.concat()).await;
+
+    let (head, body) = body_of(&seen).expect("a request");
+    assert!(head.starts_with("POST /upload HTTP/1.1\r\n"), "{head}");
+    assert!(
+        body.starts_with(b"4\r\nbody\r\n0\r\n"),
+        "{}",
+        body.escape_ascii()
+    );
+    assert!(!seen.windows(5).any(|bytes| bytes == b"/evil"));
+}
+
+#[tokio::test]
+async fn a_body_stays_a_body_whatever_it_holds() {
+    let (edge, one) = edge_to_one().await;
+    let evil = b"0\r\n\r\nGET /evil HTTP/1.1\r\nhost: x.test\r\n\r\n";
+
+    for (nth, method) in [&b"POST"[..], b"GET", b"DELETE"].into_iter().enumerate() {
+        let mut client = RawClient::connect(edge.address(), &[]).await;
+        let upload = block(&[
+            (b":method", method),
+            SCHEME,
+            (b":path", b"/upload"),
+            AUTHORITY,
+        ]);
+        let bytes = [headers(1, 0, &upload), data(1, END_STREAM, evil)].concat();
+        client.send(&bytes).await;
+        assert_eq!(client.outcome(1).await, Answer(200));
+        let counted = format!("\"bytes\":{}", evil.len());
+        let told = String::from_utf8(client.body).unwrap().replace(' ', "");
+        assert!(told.contains(&counted), "{told}");
+        assert_eq!(one.requests(), nth as u64 + 1);
+    }
+}
+
+/// What is lawful, or harmless, and how it is said to an endpoint that speaks HTTP/1.1.
+#[tokio::test]
+async fn lawful_oddities_are_put_into_http_1_s_words() {
+    let (edge, _one) = edge_to_one().await;
+    let usual = |extra: &[Field<'_>]| asking(extra);
+    let cases = [
+        (
+            "8.2.3 crumbs of cookies are joined",
+            usual(&[(b"cookie", b"a=1"), (b"cookie", b"b=2")]),
+            "\r\ncookie: a=1; b=2\r\n",
+        ),
+        (
+            "8.2.2 te: trailers",
+            usual(&[(b"te", b"trailers")]),
+            "\r\nte: trailers\r\n",
+        ),
+        (
+            "8.3.1 a host that is the authority",
+            usual(&[(b"host", b"x.test")]),
+            "\r\nhost: x.test\r\n",
+        ),
+        (
+            "8.3.1 a host in place of an authority",
+            block(&[METHOD, SCHEME, PATH, (b"host", b"x.test")]),
+            "\r\nhost: x.test\r\n",
+        ),
+        (
+            "8.3.1 encoded CR LF stays encoded",
+            block(&[
+                METHOD,
+                SCHEME,
+                (b":path", b"/headers/%0d%0a?%00"),
+                AUTHORITY,
+            ]),
+            "GET /headers/%0d%0a?%00 HTTP/1.1\r\n",
+        ),
+        (
+            "8.3.1 a method of one's own",
+            block(&[(b":method", b"get"), SCHEME, PATH, AUTHORITY]),
+            "get /headers HTTP/1.1\r\n",
+        ),
+        (
+            "8.2.1 a field without a value",
+            usual(&[(b"x-a", b"")]),
+            "\r\nx-a: \r\n",
+        ),
+        (
+            "8.2.1 bytes above 0x7f",
+            usual(&[(b"x-a", b"\xc3\xa9")]),
+            "\r\nx-a: \u{e9}\r\n",
+        ),
+    ];
+    let mut wrong = String::new();
+    for (what, fields, wanted) in cases {
+        let mut client = RawClient::connect(edge.address(), &[]).await;
+        client.send(&headers(1, END_STREAM, &fields)).await;
+        let outcome = client.outcome(1).await;
+        let seen = String::from_utf8_lossy(&client.body).into_owned();
+        if outcome != Answer(200) || !seen.contains(wanted) {
+            writeln!(wrong, "§{what}: {outcome:?} {seen:?}").unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_refused() {
+    let large = literal(b"x-large", &[b'x'; 9_000]);
+    let many = literal(b"a", b"b").repeat(101);
+    let whole = [GET, &large.repeat(8)].concat();
+    let mut pieces = whole.chunks(16_000);
+    let mut in_pieces = vec![frame(kind::HEADERS, END_STREAM, 1, pieces.next().unwrap())];
+    in_pieces.extend(pieces.map(|piece| frame(kind::CONTINUATION, 0, 1, piece)));
+    in_pieces.push(frame(kind::CONTINUATION, END_HEADERS, 1, b""));
+    let hasty = (0..500).map(|nth| [get(2 * nth + 1), reset(2 * nth + 1, 8)].concat());
+    let cases = vec![
+        case(
+            "10.5.1",
+            "a head above `head_bytes`",
+            in_pieces,
+            Answer(431),
+        ),
+        case(
+            "10.5.1",
+            "more fields than `head_fields`",
+            vec![get_with(&many)],
+            Answer(431),
+        ),
+        case(
+            "10.5",
+            "resets in haste (CVE-2023-44487)",
+            hasty.collect(),
+            Goaway(ENHANCE_YOUR_CALM),
+        )
+        .on(9_999),
+    ];
+    run_all(cases).await;
+}
+
+#[tokio::test]
+async fn who_sends_more_than_the_window_is_stopped() {
+    let listener = TcpListener::bind(any_port()).await.unwrap(); // and never reads
+    let edge = edge_before(listener.local_addr().unwrap(), ListenerProtocol::Http);
+    let mut client = RawClient::connect(edge.address(), &[]).await;
+
+    // §6.9.1. What the kernel takes is given back to the window; this is more.
+    client.send(&post(1)).await;
+    client.send(&data(1, 0, &[0; 16_384]).repeat(1_500)).await;
+
+    let outcome = client.outcome(1).await;
+    let lawful = [Reset(FLOW_CONTROL_ERROR), Goaway(FLOW_CONTROL_ERROR)];
+    assert!(lawful.contains(&outcome), "{outcome:?}");
 }

@@ -1,9 +1,9 @@
 //! The checks that every request passes whatever protocol it came in, and its one normal form:
 //! the target in origin form (or `*`) and exactly one `Host`. Pure.
 
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, Uri, Version, request};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
 use super::fields::{Fields, Known, KnownSet};
 use super::message::RequestHead;
@@ -74,6 +74,7 @@ fn normalise(head: &mut request::Parts) -> Result<(), Refusal> {
     }
     if head.version == Version::HTTP_2 {
         check_http2(head)?;
+        join_cookies(&mut head.headers)?;
     }
     let host = host_of(head)?;
     let uri = std::mem::take(&mut head.uri);
@@ -116,6 +117,19 @@ fn check_http2(head: &request::Parts) -> Result<(), Refusal> {
     if head.headers.get_all(TE).iter().any(other_te) {
         return Err(Refusal::Malformed("te in HTTP/2"));
     }
+    Ok(())
+}
+
+/// Clients may split cookies for the sake of compression; whoever does not speak HTTP/2 must see
+/// one line (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let crumbs = headers.get_all(COOKIE);
+    if crumbs.iter().nth(1).is_none() {
+        return Ok(());
+    }
+    let crumbs: Vec<&[u8]> = crumbs.iter().map(HeaderValue::as_bytes).collect();
+    let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]));
+    headers.insert(COOKIE, joined.map_err(|_| Refusal::Malformed("cookie"))?);
     Ok(())
 }
 
