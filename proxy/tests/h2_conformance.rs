@@ -1724,6 +1724,11 @@ async fn lawful_oddities_are_put_into_http_1_s_words() {
     let usual = |extra: &[Field<'_>]| asking(extra);
     let cases = [
         (
+            "8.2.1 forbids spaces around a value, h2 takes them, readers of HTTP/1.1 trim them",
+            usual(&[(b"x-a", b" v\t")]),
+            "\r\nx-a:  v\t\r\n",
+        ),
+        (
             "8.2.3 crumbs of cookies are joined",
             usual(&[(b"cookie", b"a=1"), (b"cookie", b"b=2")]),
             "\r\ncookie: a=1; b=2\r\n",
