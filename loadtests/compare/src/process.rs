@@ -20,13 +20,13 @@ const TICKS_PER_SECOND: u64 = 100;
 pub(crate) struct Child(std::process::Child);
 
 impl Child {
-    /// In `folder`, without input and output.
+    /// In `folder`, without input and output; what it complains of is shown.
     pub(crate) fn start(command: &mut Command, folder: &Path) -> Result<Self> {
         let started = command
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn();
         let program = command.get_program().to_string_lossy().into_owned();
         started
