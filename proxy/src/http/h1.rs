@@ -4,7 +4,7 @@
 //! time.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -95,7 +95,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
             }
             Read::Closed => {
                 // Nothing is owed: if saying goodbye fails, it is gone already.
-                let _ = timeout(LINGER_TIME, wire.shutdown()).await;
+                let _ = Box::pin(timeout(LINGER_TIME, wire.shutdown())).await;
                 return Served::Over;
             }
         }
@@ -217,8 +217,11 @@ impl Reading<'_> {
         if arrived.is_empty() && !self.first_byte(alarm).await {
             return Read::Closed;
         }
-        let read = timeout(self.limits.head_timeout, self.rest(arrived)).await;
-        match read {
+        if let Some(read) = self.at_once(arrived).await {
+            return read;
+        }
+        let read = Box::pin(timeout(self.limits.head_timeout, self.rest(arrived)));
+        match read.await {
             Ok(read) => read,
             Err(_) if arrived.is_empty() => Read::Closed,
             Err(_) => Read::Refused(Refusal::HeadTimedOut),
@@ -248,11 +251,38 @@ impl Reading<'_> {
         .await
     }
 
-    async fn rest(&self, arrived: &mut BytesMut) -> Read {
-        let limits = HeadLimits {
+    /// The usual case: the head is there, or arrives whole with one read. No timer is made for it.
+    /// `None`: [`Reading::rest`] finds out.
+    async fn at_once(&self, arrived: &mut BytesMut) -> Option<Read> {
+        if arrived.is_empty() {
+            let mut reading = |cx: &mut Context<'_>| self.wire.poll_fill(cx, arrived, HEAD_READ);
+            match poll_fn(|cx| Poll::Ready(reading(cx))).await {
+                Poll::Pending => return None,
+                Poll::Ready(Ok(0) | Err(_)) => return Some(Read::Closed),
+                Poll::Ready(Ok(_)) => {}
+            }
+        }
+        // Empty lines, or perhaps HTTP/2.
+        let first = arrived.first();
+        if first == Some(&b'\r') || (self.may_be_http2 && first == Some(&b'P')) {
+            return None;
+        }
+        match Scanner::default().scan(arrived, self.head_limits()) {
+            Ok(Some(length)) => Some(Read::Head(length)),
+            Ok(None) => None,
+            Err(refusal) => Some(Read::Refused(refusal)),
+        }
+    }
+
+    const fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
             bytes: self.limits.head_bytes,
             fields: self.limits.head_fields,
-        };
+        }
+    }
+
+    async fn rest(&self, arrived: &mut BytesMut) -> Read {
+        let limits = self.head_limits();
         let mut scanner = Scanner::default();
         let mut empty_lines = 0;
         let mut started = false;
