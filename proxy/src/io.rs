@@ -142,6 +142,8 @@ struct Inner {
     ended: bool,
     /// Bytes that the codec's next read takes at most.
     read_max: usize,
+    /// Bytes that the codec may read before others have their turn.
+    turn: usize,
 }
 
 impl Inner {
@@ -278,6 +280,7 @@ impl Wire {
             ahead: BytesMut::new(),
             ended: false,
             read_max: usize::MAX,
+            turn: usize::MAX,
         })))
     }
 
@@ -334,6 +337,12 @@ impl Wire {
     /// The codec's reads take at most `most` bytes each, at least one.
     pub(crate) fn read_at_most(&self, most: usize) {
         self.inner().read_max = most.max(1);
+    }
+
+    /// The codec reads at most `bytes` until this is called again, and is woken to go on: a peer that
+    /// sends without pause must not keep its driver busy for ever. No bound until it is called.
+    pub(crate) fn begin_turn(&self, bytes: usize) {
+        self.inner().turn = bytes;
     }
 
     /// Ready when a read would return at once. Holds no buffer.
@@ -518,7 +527,14 @@ impl AsyncRead for Conn {
         {
             return Poll::Ready(Err(error));
         }
-        inner.poll_read_within(cx, buf)
+        if inner.turn == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(inner.poll_read_within(cx, buf))?;
+        inner.turn = inner.turn.saturating_sub(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -570,5 +586,51 @@ impl AsyncWrite for Conn {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.wire.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Bytes that the codec gets before it has to wait.
+    async fn read_in_a_turn(conn: &mut Conn) -> usize {
+        let mut space = [0; 4_096];
+        let mut total = 0;
+        poll_fn(|cx| {
+            loop {
+                let mut read = ReadBuf::new(&mut space);
+                match Pin::new(&mut *conn).poll_read(cx, &mut read) {
+                    Poll::Pending => return Poll::Ready(total),
+                    Poll::Ready(result) => result.unwrap(),
+                }
+                total += read.filled().len();
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_without_pause_leaves_others_their_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        peer.write_all(&[0; 40_000]).await.unwrap();
+        let wire = Wire::new(Transport::Tcp(tcp));
+        let mut conn = wire.conn(Mode::Coalesce);
+        poll_fn(|cx| wire.poll_readable(cx)).await.unwrap();
+
+        for _ in 0..2 {
+            wire.begin_turn(10_000);
+            let read = read_in_a_turn(&mut conn).await;
+            assert!((10_000..10_000 + 4_096).contains(&read), "{read}");
+        }
     }
 }

@@ -42,6 +42,9 @@ const ERROR_RESETS_MAX: usize = 256;
 /// §6.5.2. A stream beyond it is refused as unprocessed, so that the client may send it again; one
 /// alone is never refused.
 const HEADS_MAX: usize = 512 * 1024;
+/// Bytes that are read from one connection before others have their turn: without a bound, one that
+/// sends SETTINGS without pause held its worker for 17 ms at a time.
+const TURN: usize = 32 * 1024;
 /// How long the exchanges of a broken connection may take to notice.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -112,6 +115,7 @@ impl<'a> Driver<'a> {
 
     /// Ready when the connection is over. Exchanges go first: what they send leaves in one write.
     fn poll(&mut self, cx: &mut Context<'_>, streams: &mut Streams<'a>) -> Poll<()> {
+        self.wire.begin_turn(TURN);
         loop {
             let mut ended = false;
             while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {
