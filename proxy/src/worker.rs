@@ -59,6 +59,10 @@ pub(crate) struct Handle {
     pub(crate) thread: JoinHandle<()>,
 }
 
+/// Tasks that run before sockets are looked at again. By default 61: one connection that always has
+/// something to do would then delay all others by as many of its turns.
+const TASKS_BETWEEN_EVENTS: u32 = 16;
+
 /// Starts a worker that runs until [`Phase::Ended`].
 pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
     let (errands, waiting) = mpsc::channel(ERRANDS_WAITING_MAX);
@@ -71,6 +75,7 @@ pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
             // The runtime cannot leave its thread, as its tasks cannot.
             let built = Builder::new_current_thread()
                 .enable_all()
+                .event_interval(TASKS_BETWEEN_EVENTS)
                 .build_local(LocalOptions::default());
             let (runtime, result) = match built {
                 Ok(runtime) => (Some(runtime), Ok(())),

@@ -44,7 +44,7 @@ const ERROR_RESETS_MAX: usize = 256;
 const HEADS_MAX: usize = 512 * 1024;
 /// Bytes that are read from one connection before others have their turn: without a bound, one that
 /// sends SETTINGS without pause held its worker for 17 ms at a time.
-const TURN: usize = 32 * 1024;
+const TURN: usize = 16 * 1024;
 /// How long the exchanges of a broken connection may take to notice.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
