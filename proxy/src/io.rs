@@ -354,29 +354,6 @@ impl Wire {
         inner.transport.tcp().poll_read_ready(cx)
     }
 
-    /// Reads into the spare room of `buf`, which must have some. Ready(0) is the end.
-    pub(crate) fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut BytesMut,
-    ) -> Poll<io::Result<usize>> {
-        use bytes::BufMut;
-        let mut inner = self.inner();
-        // The room is initialised before it is lent out: no unsafe for a small memset.
-        let before = buf.len();
-        let room = (buf.capacity() - before).min(WRITE_DIRECT_MIN);
-        buf.put_bytes(0, room);
-        let mut read = ReadBuf::new(&mut buf[before..]);
-        let result = inner.poll_read(cx, &mut read);
-        let filled = read.filled().len();
-        buf.truncate(before + filled);
-        match result {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(filled)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
     /// Reads at most `most` bytes behind what `buf` holds. Ready(0) is the end.
     pub(crate) fn poll_fill(
         &self,
@@ -481,10 +458,6 @@ impl Wire {
 
     pub(crate) async fn shutdown(&self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_shutdown(cx)).await
-    }
-
-    pub(crate) async fn read(&self, buf: &mut BytesMut) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
     }
 
     pub(crate) fn conn(&self, mode: Mode) -> Conn {

@@ -117,7 +117,7 @@ async fn one_request(
     let began = match begin(wire, arrived, length).await {
         Ok(began) => began,
         Err(refusal) => {
-            refuse(wire, &refusal).await;
+            Box::pin(refuse(wire, &refusal)).await;
             return After::Drop;
         }
     };
@@ -179,10 +179,10 @@ async fn linger(wire: &Wire) {
     let lingering = async {
         wire.shutdown().await?;
         let mut discarded = 0;
-        let mut buffer = BytesMut::with_capacity(HEAD_READ);
+        let mut buffer = BytesMut::new();
         while discarded < LINGER_BYTES {
             buffer.clear();
-            match wire.read(&mut buffer).await? {
+            match poll_fn(|cx| wire.poll_fill(cx, &mut buffer, HEAD_READ)).await? {
                 0 => break,
                 read => discarded += read,
             }

@@ -79,8 +79,7 @@ impl Direction {
             ready!(to.poll_ready(cx)).map_err(|_| ())?;
             ready!(from.poll_readable(cx)).map_err(|_| ())?;
             buffer.clear();
-            buffer.reserve(STEP);
-            let read = ready!(from.poll_read(cx, buffer)).map_err(|_| ())?;
+            let read = ready!(from.poll_fill(cx, buffer, STEP)).map_err(|_| ())?;
             self.ended = read == 0;
             self.moved += read as u64;
             to.write(cx, buffer).map_err(|_| ())?;
