@@ -74,6 +74,8 @@ struct Case {
     /// The stream whose outcome it is.
     stream: u32,
     wanted: Wanted,
+    /// The connection ends behind it, in order.
+    ends: bool,
 }
 
 fn case(section: &'static str, what: &'static str, bytes: Vec<Vec<u8>>, wanted: Outcome) -> Case {
@@ -83,12 +85,18 @@ fn case(section: &'static str, what: &'static str, bytes: Vec<Vec<u8>>, wanted: 
         steps: vec![Send(bytes.concat())],
         stream: 1,
         wanted: Wanted::OneOf(vec![wanted]),
+        ends: false,
     }
 }
 
 impl Case {
     fn on(mut self, stream: u32) -> Self {
         self.stream = stream;
+        self
+    }
+
+    fn ending(mut self) -> Self {
+        self.ends = true;
         self
     }
 
@@ -131,6 +139,8 @@ impl Case {
         let outcome = client.outcome(self.stream).await;
         self.judge(&outcome)?;
         match outcome {
+            Answer(_) if self.ends && client.ends().await => Ok(()),
+            Answer(_) if self.ends => Err("no end".to_owned()),
             Answer(_) | Reset(_) if !client.lives().await => Err("the connection died".to_owned()),
             Goaway(_) if !client.ends().await => Err("no end after the GOAWAY".to_owned()),
             _ => Ok(()),
@@ -419,6 +429,26 @@ async fn frames_that_are_lawful_are_taken() {
             )],
             ok(),
         ),
+        case(
+            "6.3",
+            "priorities of all weights, one exclusive",
+            vec![
+                frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 0]),
+                frame(kind::PRIORITY, 0, 3, &[0x80, 0, 0, 1, 255]),
+                get(1),
+            ],
+            ok(),
+        ),
+        case(
+            "6.8",
+            "GOAWAY with an unknown code",
+            vec![
+                get(1),
+                frame(kind::GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff]),
+            ],
+            ok(),
+        )
+        .ending(),
         case(
             "8.4",
             "a client that forbids pushing",
@@ -806,6 +836,30 @@ fn streams_of_their_own() -> Vec<Case> {
 
 fn connection_frames() -> Vec<Case> {
     vec![
+        case(
+            "5.3.1 of RFC 7540",
+            "HEADERS that depend on themselves",
+            vec![headers(
+                1,
+                PRIORITISED | END_STREAM,
+                &[b"\0\0\0\x01\xff", GET].concat(),
+            )],
+            Reset(PROTOCOL_ERROR),
+        )
+        .or(Goaway(PROTOCOL_ERROR))
+        .or(Answer(200)),
+        case(
+            "5.3.1 of RFC 7540",
+            "PRIORITY that depends on itself",
+            vec![
+                post(1),
+                frame(kind::PRIORITY, 0, 1, b"\0\0\0\x01\xff"),
+                data(1, END_STREAM, b""),
+            ],
+            Reset(PROTOCOL_ERROR),
+        )
+        .or(Goaway(PROTOCOL_ERROR))
+        .or(Answer(200)),
         case(
             "6.5.2",
             "ENABLE_PUSH of 2",
@@ -1607,8 +1661,25 @@ async fn a_body_that_is_not_as_long_as_it_says_is_never_a_whole_request() {
             vec![sized(b"3"), data(1, END_STREAM, b"body")],
         ),
         (
+            "more, in two frames",
+            vec![sized(b"4"), data(1, 0, b"body"), data(1, END_STREAM, b"+")],
+        ),
+        (
+            "more, in three frames",
+            vec![
+                sized(b"4"),
+                data(1, 0, b"bo"),
+                data(1, 0, b"dy"),
+                data(1, 0, b"+"),
+            ],
+        ),
+        (
             "more than nothing",
             vec![sized(b"0"), data(1, END_STREAM, b"body")],
+        ),
+        (
+            "more than nothing, after nothing",
+            vec![sized(b"0"), data(1, 0, b""), data(1, 0, b"body")],
         ),
         (
             "more, and it is a request",
@@ -1658,8 +1729,6 @@ async fn a_body_that_is_not_as_long_as_it_says_is_never_a_whole_request() {
             Reset(PROTOCOL_ERROR) | Goaway(PROTOCOL_ERROR) | Answer(400)
         );
         let whole = body_of(&seen).is_some_and(|(head, body)| match length_in(&head) {
-            // What comes before the excess may have left already, and is all that the head says.
-            Some(length) if what.starts_with("more") => body.len() > length,
             Some(length) => body.len() >= length,
             None => body.ends_with(b"0\r\n\r\n"),
         });
@@ -1668,6 +1737,61 @@ async fn a_body_that_is_not_as_long_as_it_says_is_never_a_whole_request() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// One frame at a time, each after what came before was surely read.
+#[tokio::test]
+async fn an_endpoint_never_has_all_of_a_body_before_its_stream_has_ended() {
+    for length in [&b"0"[..], b"4"] {
+        let listener = TcpListener::bind(any_port()).await.unwrap();
+        let edge = edge_before(listener.local_addr().unwrap(), ListenerProtocol::Http);
+        let mut client = RawClient::connect(edge.address(), &[]).await;
+        let head = [POST, &literal(b"content-length", length)].concat();
+        client.send(&headers(1, 0, &head)).await;
+        let first = if length == b"0" { &b""[..] } else { b"body" };
+        client.send(&data(1, 0, first)).await;
+        let mut seen = Vec::new();
+        // Where nothing is sent to the endpoint, there is not even a connection.
+        let mut endpoint = None;
+        let hearing = async {
+            let stream = endpoint.insert(listener.accept().await.unwrap().0);
+            let _ = stream.read_to_end(&mut seen).await;
+        };
+        let ended = timeout(Duration::from_millis(300), hearing).await;
+        assert!(ended.is_err(), "nothing has ended yet");
+        let whole = body_of(&seen).is_some_and(|(head, body)| Some(body.len()) == length_in(&head));
+        assert!(!whole, "{}", seen.escape_ascii());
+
+        client.send(&data(1, END_STREAM, b"+")).await;
+        assert_eq!(client.outcome(1).await, Reset(PROTOCOL_ERROR));
+    }
+}
+
+#[tokio::test]
+async fn the_stream_s_end_may_come_long_after_the_last_byte() {
+    let ends = || {
+        [
+            data(1, END_STREAM, b""),
+            headers(1, END_STREAM, &literal(b"x-sum", b"1")),
+        ]
+    };
+    for (length, bytes) in [(&b"0"[..], &b""[..]), (b"4", b"body")] {
+        for end in ends() {
+            let (edge, _one) = edge_to_one().await;
+            let mut client = RawClient::connect(edge.address(), &[]).await;
+            let head = [POST, &literal(b"content-length", length)].concat();
+            client.send(&headers(1, 0, &head)).await;
+            client.send(&data(1, 0, bytes)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            client.send(&end).await;
+            assert_eq!(client.outcome(1).await, Answer(200));
+            let told = String::from_utf8(client.body).unwrap().replace(' ', "");
+            assert!(
+                told.contains(&format!("\"bytes\":{}", bytes.len())),
+                "{told}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

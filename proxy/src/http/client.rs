@@ -5,6 +5,7 @@
 //! Heads come out and go in flat, bodies as [`Piece`]s. At most one piece is in flight
 //! each way: ask [`Client::poll_ready`] before each one. Chooses nothing, times nothing.
 
+use std::future::poll_fn;
 use std::io::Write as _;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
@@ -597,6 +598,10 @@ pub(crate) fn content_length(fields: &Fields) -> Option<u64> {
 /// The lane of HTTP/2: one stream.
 pub(crate) struct H2Client {
     body: h2::RecvStream,
+    /// Bytes that the head promises and that have not come, if it promises any number.
+    owed: Option<u64>,
+    /// See [`H2Client::hold_back`].
+    held: Option<Piece>,
     /// Arrived, and not yet asked for; its window is not given back.
     gathered: BytesMut,
     respond: h2::server::SendResponse<Bytes>,
@@ -607,8 +612,10 @@ pub(crate) struct H2Client {
 }
 
 impl H2Client {
+    /// `length`: what the head says of the body's.
     pub(crate) fn new(
         body: h2::RecvStream,
+        length: Option<u64>,
         respond: h2::server::SendResponse<Bytes>,
         tunnel: bool,
     ) -> Self {
@@ -616,28 +623,89 @@ impl H2Client {
             tunnel,
             ended: body.is_end_stream(),
             body,
+            owed: length,
+            held: None,
             gathered: BytesMut::new(),
             respond,
             send: None,
         }
     }
 
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, ClientError>> {
-        let piece = if self.gathered.is_empty() {
-            ready!(poll_stream(&mut self.body, cx))
-        } else {
-            self.take_gathered()
-        };
-        if !matches!(piece, Ok(Piece::Data(_))) {
-            self.ended = true;
+    /// Its head says that no body comes, and its stream goes on: whether that is true, only the
+    /// stream's end can tell.
+    pub(crate) fn is_to_prove_empty(&self) -> bool {
+        !self.ended && self.owed == Some(0)
+    }
+
+    /// Waits for that. An error: something came after all, or the client left.
+    pub(crate) async fn prove_empty(&mut self) -> Result<(), ClientError> {
+        while !self.ended {
+            poll_fn(|cx| self.poll_piece(cx)).await?;
         }
-        Poll::Ready(piece.map_err(|error| {
-            if error.is_reset() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR) {
-                ClientError::Malformed
+        Ok(())
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, ClientError>> {
+        if let Some(Piece::End(_)) = self.held {
+            self.ended = true;
+            return Poll::Ready(Ok(self.held.take().unwrap_or(Piece::End(None))));
+        }
+        loop {
+            let piece = if self.gathered.is_empty() {
+                ready!(poll_stream(&mut self.body, cx))
             } else {
-                ClientError::Gone
+                self.take_gathered()
+            };
+            let piece = match piece {
+                Ok(piece) => self.hold_back(piece),
+                Err(error) => {
+                    self.ended = true;
+                    return Poll::Ready(Err(unreadable(&error)));
+                }
+            };
+            let Some(piece) = piece else { continue };
+            if !matches!(piece, Piece::Data(_)) {
+                self.ended = true;
             }
-        }))
+            return Poll::Ready(Ok(piece));
+        }
+    }
+
+    /// A body longer than its head says is malformed (RFC 9113 §8.1.1), and an endpoint that has
+    /// all of the promised bytes takes the request for whole. So the last of them wait until the
+    /// stream has ended.
+    fn hold_back(&mut self, piece: Piece) -> Option<Piece> {
+        let Some(owed) = &mut self.owed else {
+            return Some(piece);
+        };
+        let (bytes, end) = match piece {
+            Piece::Data(bytes) => {
+                *owed = owed.saturating_sub(bytes.len() as u64);
+                if *owed > 0 {
+                    return Some(Piece::Data(bytes));
+                }
+                // What comes behind the last promised byte is empty: h2 has counted.
+                if !bytes.is_empty() {
+                    self.held = Some(Piece::Data(bytes));
+                }
+                return None;
+            }
+            Piece::Last(bytes) => (bytes, None),
+            Piece::End(trailers) => (Bytes::new(), trailers),
+        };
+        let Some(Piece::Data(held)) = self.held.take() else {
+            return Some(match end {
+                None => Piece::Last(bytes),
+                trailers => Piece::End(trailers),
+            });
+        };
+        Some(match end {
+            None => Piece::Last(held),
+            trailers => {
+                self.held = Some(Piece::End(trailers));
+                Piece::Data(held)
+            }
+        })
     }
 
     fn take_gathered(&mut self) -> Result<Piece, h2::Error> {
@@ -679,6 +747,14 @@ impl H2Client {
             return Ok(()); // the head ended the stream
         };
         send_on_stream(send, piece).map_err(|_| ClientError::Gone)
+    }
+}
+
+fn unreadable(error: &h2::Error) -> ClientError {
+    if error.is_reset() && error.reason() == Some(h2::Reason::PROTOCOL_ERROR) {
+        ClientError::Malformed
+    } else {
+        ClientError::Gone
     }
 }
 

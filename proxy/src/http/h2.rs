@@ -12,10 +12,11 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
+use http::header::CONTENT_LENGTH;
 use http::{Request, request};
 use tokio::time::{Instant, timeout};
 
-use super::client::{Client, H2Client};
+use super::client::{Client, ClientError, H2Client};
 use super::context::Inbound;
 use super::fields::Known;
 use super::refuse::Refusal;
@@ -175,10 +176,16 @@ impl<'a> Driver<'a> {
             return respond.send_reset(h2::Reason::REFUSED_STREAM);
         };
         let inbound = self.inbound;
+        let limit = self.limits.head_timeout;
         streams.push(Box::pin(async move {
             let _held = held;
             let tunnel = admit::is_websocket(&head);
-            let mut client = Client::H2(Box::new(H2Client::new(body, respond, tunnel)));
+            let length = promised_length(&head);
+            let mut client = Box::new(H2Client::new(body, length, respond, tunnel));
+            if client.is_to_prove_empty() && !proves_empty(&mut client, limit).await {
+                return;
+            }
+            let mut client = Client::H2(client);
             let (mut head, admitted) = admit::admit(head);
             if tunnel {
                 websocket::ask(&mut head.fields, random::wide_number());
@@ -187,6 +194,29 @@ impl<'a> Driver<'a> {
             exchange::run(&mut client, head, admitted, inbound, &mut alarm).await;
         }));
     }
+}
+
+/// What the head says of the body's length.
+fn promised_length(head: &request::Parts) -> Option<u64> {
+    let value = head.headers.get(CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// Whether no body comes, as the head says: an endpoint would take the head alone for a whole
+/// request, and what follows may make the request malformed (RFC 9113 §8.1.1). In nearly every case
+/// the stream's end has arrived already.
+async fn proves_empty(client: &mut H2Client, limit: Duration) -> bool {
+    let proving = Box::pin(timeout(limit, client.prove_empty()));
+    let refusal = match proving.await {
+        Ok(Ok(())) => return true,
+        Ok(Err(ClientError::Gone)) => return false,
+        // h2 has reset the stream.
+        Ok(Err(_)) => Refusal::Malformed("a body unlike its length"),
+        // Dropped unanswered, the stream is reset.
+        Err(_) => Refusal::BodyTimedOut,
+    };
+    metrics::refused(refusal.as_str());
+    false
 }
 
 /// A head that counts until its exchange is over.
