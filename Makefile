@@ -14,7 +14,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
-TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat pebble
+TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat pebble h2load nghttp nghttpd
 
 .PHONY: demo test test-slow check fmt clippy doc release load-failover fuzz fuzz-short needs-build needs-test needs-fuzz
 
@@ -68,9 +68,10 @@ fuzz-short: needs-fuzz
 
 # Installs what is missing, by Debian's names; elsewhere it says what to install.
 needs-build needs-test needs-fuzz: needs-%:
-	@missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(if $(filter fuzz,$*),$(FUZZ_NEEDS),$(BUILD_NEEDS))); do \
+	@PATH=$$PATH:/usr/sbin; missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(if $(filter fuzz,$*),$(FUZZ_NEEDS),$(BUILD_NEEDS))); do \
 	  command -v $$tool >/dev/null 2>&1 && continue; \
-	  case $$tool in dig) package=bind9-dnsutils;; cc) package=gcc;; *) package=$$tool;; esac; \
+	  case $$tool in dig) package=bind9-dnsutils;; cc) package=gcc;; \
+	    h2load|nghttp) package=nghttp2-client;; nghttpd) package=nghttp2-server;; *) package=$$tool;; esac; \
 	  missing="$$missing $$package"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \

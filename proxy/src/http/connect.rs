@@ -42,6 +42,9 @@ pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// [`STREAMS_PER_CONNECTION_MAX`] streams, the least busy one takes more, which wait inside h2.
 pub(crate) const H2_CONNECTIONS_MAX: usize = 8;
 pub(crate) const STREAMS_PER_CONNECTION_MAX: usize = 100;
+/// Streams that are begun before the endpoint has said how many it takes. Others wait inside h2 for
+/// that, rather than to be refused by an endpoint that takes few.
+const STREAMS_UNHEARD: usize = 1;
 
 /// HTTP/2 windows toward endpoints: one stream, one connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -320,6 +323,8 @@ impl Shared {
 struct H2Connection {
     requests: RefCell<h2::client::SendRequest<Bytes>>,
     streams: Cell<usize>,
+    /// A stream of it is over: the endpoint's settings, which come first, must be here.
+    heard: Cell<bool>,
     used: Cell<Instant>,
     /// Broken, closing or silent: takes no further streams.
     retired: Rc<Cell<bool>>,
@@ -337,6 +342,7 @@ impl H2Connection {
         let (requests, mut connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(STREAMS_UNHEARD)
             .max_send_buffer_size(STREAM_SEND_MAX)
             .max_header_list_size(u32::try_from(ANSWER_HEAD_MAX).unwrap_or(u32::MAX))
             .enable_push(false)
@@ -360,6 +366,7 @@ impl H2Connection {
         Ok(Self {
             requests: RefCell::new(requests),
             streams: Cell::new(0),
+            heard: Cell::new(false),
             used: Cell::new(clock::now()),
             retired,
             driver,
@@ -368,6 +375,10 @@ impl H2Connection {
 
     fn streams_max(&self) -> usize {
         let peer = self.requests.borrow().current_max_send_streams();
+        // Not to open further connections for the time of one round trip.
+        if peer == STREAMS_UNHEARD && !self.heard.get() {
+            return STREAMS_PER_CONNECTION_MAX;
+        }
         peer.clamp(1, STREAMS_PER_CONNECTION_MAX)
     }
 }
@@ -408,6 +419,7 @@ impl Drop for H2Lease {
         self.connection
             .streams
             .set(self.connection.streams.get() - 1);
+        self.connection.heard.set(true);
         self.connection.used.set(clock::now());
     }
 }
