@@ -4,21 +4,20 @@
 
 #[allow(dead_code, reason = "other tests use more of it")]
 mod edge;
+mod stream_io;
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use edge::{Edge, Http2, PATIENCE, any_port, reply2};
-use h2::ext::Protocol;
 use sealane_model::Snapshot;
 use sealane_model::Verdict::Up;
 use sealane_testkit::websocket::{self, Kind};
 use sealane_testkit::{ScriptedEndpoint, World};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use stream_io::{connect, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,115 +33,12 @@ async fn edge_to_one() -> (Edge, ScriptedEndpoint) {
     (Edge::start(world_at(one.address()).build()), one)
 }
 
-async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("in time")
-}
-
-/// A stream's body, both ways, as bytes.
-struct StreamIo {
-    send: h2::SendStream<Bytes>,
-    body: h2::RecvStream,
-    read: BytesMut,
-}
-
-impl AsyncRead for StreamIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            match ready!(self.body.poll_data(cx)) {
-                None => return Poll::Ready(Ok(())),
-                Some(piece) => {
-                    let piece = piece.map_err(io::Error::other)?;
-                    let length = piece.len();
-                    self.body.flow_control().release_capacity(length).unwrap();
-                    self.read.extend_from_slice(&piece);
-                }
-            }
-        }
-        let taken = self.read.len().min(buf.remaining());
-        buf.put_slice(&self.read[..taken]);
-        self.read.advance(taken);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for StreamIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.send.reserve_capacity(data.len());
-        while self.send.capacity() == 0 {
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
-        let taken = data.len().min(self.send.capacity());
-        let piece = Bytes::copy_from_slice(&data[..taken]);
-        self.send
-            .send_data(piece, false)
-            .map_err(io::Error::other)?;
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = self.send.send_data(Bytes::new(), true);
-        Poll::Ready(ended.map_err(io::Error::other))
-    }
-}
-
-async fn announced(client: &Http2) -> h2::client::SendRequest<Bytes> {
-    let requests = client.requests.clone().ready().await.unwrap();
-    within(async {
-        while !requests.is_extended_connect_protocol_enabled() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    requests
-}
-
-/// The answer's head, and the tunnel if there is one.
-async fn connect(
-    client: &Http2,
-    path: &str,
-    protocol: &'static str,
-) -> (http::response::Parts, StreamIo) {
-    let mut requests = announced(client).await;
-    let mut request = http::Request::builder()
-        .method("CONNECT")
-        .uri(format!("http://x.test{path}"))
-        .header("sec-websocket-version", "13")
-        .body(())
-        .unwrap();
-    let protocol = Protocol::from_static(protocol);
-    request.extensions_mut().insert(protocol);
-    let (answer, send) = requests.send_request(request, false).unwrap();
-    let (head, body) = within(answer).await.unwrap().into_parts();
-    let io = StreamIo {
-        send,
-        body,
-        read: BytesMut::new(),
-    };
-    (head, io)
-}
-
 #[tokio::test]
 async fn a_websocket_over_http_2_reaches_an_endpoint_that_speaks_http_1() {
     let (edge, _one) = edge_to_one().await;
     let client = Http2::connect(edge.address()).await;
 
-    let (head, mut socket) = connect(&client, "/ws", "websocket").await;
+    let (head, mut socket) = connect(&client, "/ws", "websocket", &[]).await;
     assert_eq!(head.status, 200);
     for name in ["connection", "upgrade", "sec-websocket-accept"] {
         assert!(!head.headers.contains_key(name), "{name}");
@@ -172,8 +68,8 @@ async fn other_streams_go_on_beside_a_websocket() {
     let (edge, _one) = edge_to_one().await;
     let mut client = Http2::connect(edge.address()).await;
 
-    let (_, mut first) = connect(&client, "/ws/1", "websocket").await;
-    let (_, mut second) = connect(&client, "/ws/2", "websocket").await;
+    let (_, mut first) = connect(&client, "/ws/1", "websocket", &[]).await;
+    let (_, mut second) = connect(&client, "/ws/2", "websocket", &[]).await;
     for socket in [&mut first, &mut second] {
         websocket::write(socket, Kind::Text, b"hello", Some([9; 4]))
             .await
@@ -223,7 +119,7 @@ async fn a_client_that_ends_its_direction_is_still_answered() {
     let edge = Edge::start(world_at(address).build());
     let client = Http2::connect(edge.address()).await;
 
-    let (head, mut socket) = connect(&client, "/x", "websocket").await;
+    let (head, mut socket) = connect(&client, "/x", "websocket", &[]).await;
     assert_eq!(head.status, 200);
     let much = vec![b'y'; 300_000];
     within(socket.write_all(&much)).await.unwrap();
@@ -241,10 +137,10 @@ async fn an_endpoint_that_does_not_switch_leaves_no_tunnel_behind() {
     let client = Http2::connect(edge.address()).await;
 
     // It answers 200, as if nothing had been asked for.
-    let (head, _) = connect(&client, "/who", "websocket").await;
+    let (head, _) = connect(&client, "/who", "websocket", &[]).await;
     assert_eq!(head.status, 501);
     assert_eq!(head.headers["x-sealane-refusal"], "websocket_unsupported");
-    let (head, _) = connect(&client, "/status/403", "websocket").await;
+    let (head, _) = connect(&client, "/status/403", "websocket", &[]).await;
     assert_eq!(head.status, 403);
 }
 
@@ -253,7 +149,7 @@ async fn an_unknown_protocol_and_a_plain_connect_are_refused() {
     let (edge, one) = edge_to_one().await;
     let client = Http2::connect(edge.address()).await;
 
-    let (head, _) = connect(&client, "/", "connect-udp").await;
+    let (head, _) = connect(&client, "/", "connect-udp", &[]).await;
     assert_eq!(head.status, 501);
     assert_eq!(head.headers["x-sealane-refusal"], "connect_protocol");
     let plain = http::Request::builder().method("CONNECT").uri("x.test:80");
@@ -272,7 +168,7 @@ async fn a_websocket_for_an_endpoint_that_speaks_http_2_is_refused() {
     let edge = Edge::start(world_at(listener.local_addr().unwrap()).http2().build());
     let client = Http2::connect(edge.address()).await;
 
-    let (head, _) = connect(&client, "/", "websocket").await;
+    let (head, _) = connect(&client, "/", "websocket", &[]).await;
 
     assert_eq!(head.status, 501);
     assert_eq!(head.headers["x-sealane-refusal"], "websocket_unsupported");
@@ -286,7 +182,7 @@ async fn a_silent_websocket_is_cut_after_the_idle_time_out() {
     });
     let client = Http2::connect(edge.address()).await;
 
-    let (_, mut socket) = connect(&client, "/ws", "websocket").await;
+    let (_, mut socket) = connect(&client, "/ws", "websocket", &[]).await;
 
     assert!(within(socket.read_u8()).await.is_err());
 }

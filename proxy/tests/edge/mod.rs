@@ -256,6 +256,7 @@ pub(crate) async fn connect_tls(
     alpn: &[u8],
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
     let tcp = TcpStream::connect(address).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
     tls_over(tcp, certificate, alpn).await
 }
 
