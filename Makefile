@@ -6,6 +6,7 @@
 #   make check                formatting, lints and documentation
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
+#   make load-floods          a good client beside floods of twenty kinds; prints a table (a release build)
 #   make fuzz TARGET=NAME     needs a nightly toolchain and cargo-fuzz
 #   make fuzz-short           ten seconds for each target of the HTTP/1 codec, on the stable toolchain
 
@@ -16,7 +17,7 @@ BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
 TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat pebble h2load nghttp nghttpd
 
-.PHONY: demo test test-slow check fmt clippy doc release load-failover fuzz fuzz-short needs-build needs-test needs-fuzz
+.PHONY: demo test test-slow check fmt clippy doc release load-failover load-floods fuzz fuzz-short needs-build needs-test needs-fuzz
 
 demo: needs-build
 	$(CARGO) run --locked -p sealane -- demo $(ARGS)
@@ -43,6 +44,9 @@ release: needs-build
 
 load-failover: needs-build
 	$(CARGO) run --locked -p sealane-loadtests --bin failover -- $(ARGS)
+
+load-floods: release
+	$(CARGO) run --locked --release -p sealane-loadtests --bin floods -- run $(ARGS)
 
 fuzz:
 	$(CARGO) +nightly fuzz run --fuzz-dir fuzz $(TARGET) -- -max_total_time=60

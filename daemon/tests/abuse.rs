@@ -27,11 +27,16 @@ struct Attacked {
 
 impl Attacked {
     fn start() -> Self {
+        Self::start_with("", "head_timeout: 1s")
+    }
+
+    /// `node` and `limits`: further keys of the file.
+    fn start_with(node: &str, limits: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (attacked, seen) = endpoint();
         let (peaceful, _) = endpoint();
         let sealane = Sealane::run(
-            &config(&folder, attacked, peaceful),
+            &config(&folder, attacked, peaceful, node, limits),
             &["web", "dns", "admin"],
         );
         let mut started = Self {
@@ -87,6 +92,18 @@ impl Attacked {
         answer.split(' ').nth(1).unwrap_or_default().to_owned()
     }
 
+    /// The value of a metric, given with its labels.
+    fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.sealane.address("admin")).unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
     /// A connection that speaks HTTP/2 and has sent `frames`.
     fn http2(&self, window: u32, frames: &[u8]) -> TcpStream {
         let mut stream = self.web();
@@ -114,11 +131,17 @@ impl Drop for Attacked {
     }
 }
 
-fn config(folder: &tempfile::TempDir, attacked: SocketAddr, peaceful: SocketAddr) -> PathBuf {
+fn config(
+    folder: &tempfile::TempDir,
+    attacked: SocketAddr,
+    peaceful: SocketAddr,
+    node: &str,
+    limits: &str,
+) -> PathBuf {
     let file = folder.path().join("sealane.yaml");
     let yaml = format!(
         "version: 1
-node: {{ name: test, first_round_limit: 1s }}
+node: {{ name: test, first_round_limit: 1s, {node} }}
 pools:
   attacked:
     regions: {{ us-east-1: {{ addresses: [192.0.2.10], endpoints: [{{ address: \"{attacked}\" }}] }} }}
@@ -129,7 +152,7 @@ pools:
     probe: {{ tcp: {{}}, interval: 60s, timeout: 2s }}
 listeners:
   web: {{ bind: [\"127.0.0.1:0\"], protocol: http }}
-limits: {{ head_timeout: 1s }}
+limits: {{ {limits} }}
 routes:
   - {{ match: {{ host: legit.test }}, pool: peaceful }}
   - {{ pool: attacked, retry: {{ attempts: 1 }}, timeouts: {{ connect: 4s, attempt: 4s, request: 5s, idle: 2s }} }}
@@ -351,6 +374,117 @@ fn floods_over_http2_end_the_connection_or_cost_nothing() {
         attacked.serves_others();
     }
     attacked.grew_by_less_than(16 * MIB);
+}
+
+#[test]
+fn a_flood_of_frames_that_ask_for_nothing_ends_in_a_calming_word() {
+    let attacked = Attacked::start();
+    let calm = frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 11]);
+    let open = frame(1, 4, 1, &fields(b"/silent"));
+    let floods = [
+        ("PING", frame(6, 0, 0, b"12345678")),
+        ("SETTINGS", frame(4, 0, 0, &[0, 4, 0, 0, 255, 255])),
+        ("PRIORITY", frame(2, 0, 3, &[0, 0, 0, 5, 7])),
+        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("an unknown frame", frame(99, 0, 0, b"x")),
+    ];
+
+    for (name, flood) in floods {
+        let all = [open.clone(), flood.repeat(20_000)].concat();
+        let mut stream = attacked.http2(65_535, b"");
+        let mut writer = stream.try_clone().unwrap();
+        // An error: it was cut off.
+        let writing = thread::spawn(move || _ = writer.write_all(&all));
+        let mut end = Vec::new();
+        // A reset after the last bytes is an end as well.
+        let _ = stream.read_to_end(&mut end);
+        writing.join().unwrap();
+        // The last stream that was taken up may be 0 or 1.
+        let says = |part: &[u8]| part[..9] == calm[..9] && part[13..] == calm[13..];
+        assert!(end.windows(calm.len()).any(says), "{name}");
+    }
+    attacked.serves_others();
+    assert!(attacked.metric("sealane_proxy_floods_total{kind=\"control_frames\"}") >= 5);
+    attacked.grew_by_less_than(16 * MIB);
+}
+
+#[test]
+fn heads_that_are_refused_one_after_the_other_end_the_connection() {
+    let attacked = Attacked::start();
+    // An entry of 4 KB in the table, then heads that name it twenty times: 80 KB each.
+    let mut plant = fields(b"/");
+    let mut entry = field(b"x", &[b'v'; 4_000]);
+    entry[0] = 0x40;
+    plant.extend(entry);
+    let mut bomb = fields(b"/");
+    bomb.extend([0x80 | 62; 20]);
+    let all: Vec<u8> = std::iter::once(frame(1, 5, 1, &plant))
+        .chain(ids(2_000).skip(1).map(|id| frame(1, 5, id, &bomb)))
+        .flatten()
+        .collect();
+
+    let mut stream = attacked.http2(65_535, &all);
+    let mut end = Vec::new();
+    let ended = stream.read_to_end(&mut end);
+
+    let timed_out = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!timed_out, "not ended");
+    attacked.serves_others();
+    attacked.grew_by_less_than(16 * MIB);
+}
+
+#[test]
+fn one_client_does_not_take_the_places_of_others() {
+    let attacked = Attacked::start_with("", "connections_per_client: 40");
+    let from = |source: [u8; 4]| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        let address = attacked.sealane.address("web");
+        socket.connect(&address.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: legit.test\r\n\r\n");
+        let mut answer = [0; 12];
+        let read = stream.read(&mut answer).unwrap_or(0);
+        (text(&answer[..read]), stream)
+    };
+
+    let held: Vec<_> = (0..60).map(|_| from([127, 0, 0, 2])).collect();
+
+    let served = held.iter().filter(|(answer, _)| answer == "HTTP/1.1 200");
+    assert_eq!(served.count(), 40);
+    assert_eq!(from([127, 0, 0, 3]).0, "HTTP/1.1 200");
+    attacked.serves_others();
+    drop(held);
+    until("its places are free again", || {
+        from([127, 0, 0, 2]).0 == "HTTP/1.1 200"
+    });
+}
+
+#[test]
+fn heads_that_stop_half_way_hold_so_much_and_the_oldest_goes() {
+    let attacked = Attacked::start_with("workers: 1", "head_timeout: 60s");
+    let mut head = b"GET / HTTP/1.1\r\nHost: a.test\r\nX: ".to_vec();
+    head.resize(60_000, b'v');
+
+    let mut held: Vec<_> = (0..700)
+        .map(|_| {
+            let mut stream = attacked.web();
+            stream.write_all(&head).unwrap();
+            stream
+        })
+        .collect();
+
+    let mut answer = [0; 12];
+    held[0].read_exact(&mut answer).unwrap();
+    assert_eq!(text(&answer), "HTTP/1.1 408");
+    // The newest goes on.
+    let newest = held.last_mut().unwrap();
+    newest.write_all(b"\r\n\r\n").unwrap();
+    newest.read_exact(&mut answer).unwrap();
+    assert_eq!(text(&answer), "HTTP/1.1 200");
+    attacked.serves_others();
+    attacked.grew_by_less_than(56 * MIB);
 }
 
 #[test]

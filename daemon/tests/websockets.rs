@@ -102,6 +102,7 @@ pools:
     probe: {{ tcp: {{}} }}
 listeners: {{ web: {{ bind: [\"127.0.0.1:0\"] }} }}
 routes: [{{ name: {route}, pool: api, timeouts: {{ idle: 30m }} }}]
+limits: {{ connections_per_client: 20000 }}
 admin: {{ bind: [\"127.0.0.1:0\"] }}
 "
     );

@@ -214,6 +214,9 @@ pub struct RetryPolicy {
 pub struct Limits {
     /// Connections at once over all listeners; more are accepted and closed at once.
     pub connections: usize,
+    /// Of them, how many one client may have: an IPv4 address, or an IPv6 /64. More are closed at
+    /// once. [`Config::trusted`] may have any number.
+    pub connections_per_client: usize,
     /// The request's head in bytes; more is refused with 431.
     pub head_bytes: usize,
     /// Header fields in one head; more is refused with 431.
@@ -224,6 +227,9 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Concurrent HTTP/2 streams of one connection.
     pub streams: u32,
+    /// Frames of HTTP/2 without payload of their own (PING, SETTINGS and the like) that a connection
+    /// may send in a second, on top of one for each 64 bytes that it gets or sends; more end it.
+    pub control_frames: u32,
     /// For the TLS handshake, and for a PROXY header or a server name before it.
     pub handshake_timeout: Duration,
 }

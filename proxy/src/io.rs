@@ -480,6 +480,15 @@ pub(crate) enum Mode {
     Coalesce,
 }
 
+/// Wakes the task once every other one that is ready had its turn and the sockets were looked at:
+/// waking it at once would put it in front of those who have just been sent something.
+fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
+    let yielding = std::pin::pin!(tokio::task::yield_now());
+    // Its first poll hands the waker over, and is never ready.
+    let _ = yielding.poll(cx);
+    Poll::Pending
+}
+
 /// A codec's end of a [`Wire`].
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -501,8 +510,7 @@ impl AsyncRead for Conn {
             return Poll::Ready(Err(error));
         }
         if inner.turn == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            return yield_turn(cx);
         }
         let before = buf.filled().len();
         ready!(inner.poll_read_within(cx, buf))?;

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod proxy_protocol;
 
 mod alarm;
+mod clients;
 mod clock;
 mod door;
 mod explain;
@@ -47,6 +48,7 @@ pub use sealane_tls as tls;
 pub use tcp::sni;
 
 use challenge::Challenges;
+use clients::Clients;
 use config::{Listener, ListenerProtocol};
 use handover::{Held, Inherit, SocketKind, Wanted};
 use http::route::RouteTable;
@@ -149,6 +151,7 @@ impl Proxy {
             observations: deps.observations,
             loads: Arc::default(),
             open: OpenConnections::default(),
+            clients: Clients::default(),
             tls: Arc::default(),
             challenges: Challenges::default(),
             issued,

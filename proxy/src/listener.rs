@@ -24,6 +24,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::challenge::Challenges;
+use crate::clients::{Clients, Place};
 use crate::config::{Listener, ListenerProtocol};
 use crate::door::Door;
 use crate::handover::SocketKind;
@@ -317,6 +318,9 @@ async fn connection(
     let Some(caller) = caller(&tcp, peer, &gauged.0, &worker).await else {
         return gauged.0.metrics.protocol_failures.increment(1);
     };
+    let Ok(_place) = place(&caller, &worker) else {
+        return gauged.0.metrics.over_client_limit.increment(1);
+    };
     let inbound = |scheme, door| Inbound {
         worker: Rc::clone(&worker),
         peer: PeerText::new(caller.source.ip()),
@@ -351,6 +355,20 @@ async fn connection(
         // No connection comes from a UDP socket.
         ListenerProtocol::Udp { .. } => {}
     }
+}
+
+/// The client has as many connections as one may have.
+struct TooMany;
+
+/// A place for one more connection. `None`: whoever speaks for many clients needs none.
+fn place(caller: &Caller, worker: &Worker) -> Result<Option<Place>, TooMany> {
+    let (shared, source) = (&worker.shared, caller.source.ip());
+    let rules = shared.rules.load();
+    if rules.config.trusted.iter().any(|net| net.contains(&source)) {
+        return Ok(None);
+    }
+    let max = rules.config.limits.connections_per_client;
+    Clients::admit(shared, source, max).map(Some).ok_or(TooMany)
 }
 
 /// Whom a connection is from.

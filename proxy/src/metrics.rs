@@ -105,7 +105,14 @@ fn describe_connections() {
         "proxy_accept_failures_total",
         Unit::Count,
         "Connections that could not be accepted, by listener and cause: os (out of descriptors \
-         and the like) or limit (closed at once, too many are open)"
+         and the like), or closed at once because too many are open: limit (in all) or \
+         client_limit (from one client)"
+    );
+    describe_counter!(
+        "proxy_floods_total",
+        Unit::Count,
+        "HTTP/2 connections ended because their clients flooded them, by kind: control_frames, \
+         resets or refused_heads"
     );
     describe_counter!(
         "proxy_handshake_failures_total",
@@ -194,6 +201,11 @@ fn describe_flows() {
          draining, unreachable (no endpoint took it), busy (the kernel's queue is full), os, \
          or source (nobody can be answered there)"
     );
+}
+
+/// An HTTP/2 connection was ended for what its client sent. `kind`: a word of an enum.
+pub(crate) fn flooded(kind: &'static str) {
+    counter!("proxy_floods_total", "kind" => kind).increment(1);
 }
 
 /// A request ended with Sealane's own answer. `kind`: a word of an enum.
@@ -347,6 +359,8 @@ pub(crate) struct ListenerMetrics {
     pub(crate) accept_failures: Counter,
     /// Closed at once: as many connections as the limits allow were open.
     pub(crate) over_limit: Counter,
+    /// Closed at once: the client has as many as one may have.
+    pub(crate) over_client_limit: Counter,
 }
 
 impl ListenerMetrics {
@@ -360,6 +374,7 @@ impl ListenerMetrics {
             protocol_failures: counter!("proxy_protocol_failures_total", "listener" => label()),
             accept_failures: failures("os"),
             over_limit: failures("limit"),
+            over_client_limit: failures("client_limit"),
         }
     }
 }

@@ -9,6 +9,7 @@ use sealane_tls::{Connectors, Issued};
 use tokio::sync::{Notify, watch};
 
 use crate::challenge::Challenges;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::http::route::RouteTable;
 use crate::upstream::LoadTable;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) observations: ObservationSender,
     pub(crate) loads: Arc<LoadTable>,
     pub(crate) open: OpenConnections,
+    pub(crate) clients: Clients,
     pub(crate) tls: Arc<Connectors>,
     pub(crate) challenges: Challenges,
     pub(crate) issued: Issued,

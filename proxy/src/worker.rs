@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock;
 use crate::http::connect::{Connections, SWEEP_EVERY};
+use crate::http::h1::held::HeldHeads;
 use crate::listener::{Opened, accept};
 use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
@@ -43,6 +44,8 @@ pub(crate) struct Worker {
     pub(crate) endpoints: Endpoints,
     /// Bytes of requests' bodies that are kept for another attempt.
     pub(crate) kept_for_replay: Rc<Cell<usize>>,
+    /// Heads of HTTP/1 that are arriving.
+    pub(crate) held_heads: Rc<HeldHeads>,
     /// Bytes that compressors of answers hold.
     pub(crate) held_by_squeezes: Rc<Cell<usize>>,
     /// What TCP sessions move their bytes with.
@@ -105,6 +108,7 @@ async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
         endpoints: Endpoints::new(Arc::clone(&shared.loads)),
         draining: Rc::default(),
         kept_for_replay: Rc::default(),
+        held_heads: Rc::default(),
         held_by_squeezes: Rc::default(),
         kit: Kit::default(),
         watch: Watch::default(),

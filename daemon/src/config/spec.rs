@@ -1002,6 +1002,9 @@ shape! {
     LimitsSpec {
         /// Connections at once over all listeners; more are closed at once.
         connections: Whole<1, 10_000_000> = "65536",
+        /// Of them, how many one client may have: an IPv4 address, or an IPv6 /64. `trusted_proxies`
+        /// may have any number.
+        connections_per_client: Whole<1, 10_000_000> = "2048",
         /// The request's head; more is refused with 431.
         head_bytes: Size<1024, 1_048_576> = "64KiB",
         /// Header fields in one head; more is refused with 431.
@@ -1012,10 +1015,13 @@ shape! {
         keep_alive: Limit = "60s",
         /// Concurrent HTTP/2 streams of one connection.
         streams: Whole<1, 10_000> = "100",
+        /// PING, SETTINGS and other frames without payload that an HTTP/2 connection may send in a
+        /// second, on top of one for each 64 bytes that it gets or sends; more end it.
+        control_frames: Whole<10, 1_000_000> = "2000",
         /// For the TLS handshake, and for a PROXY header or a server name before it.
         handshake_timeout: Limit = "10s",
     }
-    later ["rate", "bandwidth", "connections_per_client", "requests"]
+    later ["rate", "bandwidth", "requests"]
 }
 
 shape! {

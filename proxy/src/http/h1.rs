@@ -4,6 +4,7 @@
 //! time.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::Version;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::held::{Held, HeldHeads};
 use super::client::{After, Client, H1Client, compose_refusal};
 use super::context::Inbound;
 use super::message::RequestHead;
@@ -26,6 +28,8 @@ use crate::metrics;
 use crate::random;
 use crate::shared::Phase;
 use crate::signal::Listening;
+
+pub(crate) mod held;
 
 /// Room for one read of a head.
 const HEAD_READ: usize = 4 * 1024;
@@ -66,6 +70,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
             limits: &limits,
             draining: &draining,
             phase: &inbound.worker.shared.phase,
+            held: &inbound.worker.held_heads,
             first,
             may_be_http2: may_be_http2 && first,
         };
@@ -86,6 +91,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
                 }
             }
             Read::Refused(refusal) => {
+                drop(arrived); // lingering takes a while
                 Box::pin(refuse(wire, &refusal)).await;
                 return Served::Over;
             }
@@ -207,6 +213,7 @@ struct Reading<'a> {
     limits: &'a Limits,
     draining: &'a Listening,
     phase: &'a watch::Sender<Phase>,
+    held: &'a Rc<HeldHeads>,
     first: bool,
     may_be_http2: bool,
 }
@@ -284,6 +291,7 @@ impl Reading<'_> {
     async fn rest(&self, arrived: &mut BytesMut) -> Read {
         let limits = self.head_limits();
         let mut scanner = Scanner::default();
+        let mut held = Held::new(Rc::clone(self.held));
         let mut empty_lines = 0;
         let mut started = false;
         loop {
@@ -306,10 +314,12 @@ impl Reading<'_> {
                     Err(refusal) => return Read::Refused(refusal),
                 }
             }
-            let reading = poll_fn(|cx| self.wire.poll_fill(cx, arrived, HEAD_READ));
+            held.set(arrived.capacity());
+            let reading = held.unless_refused(|cx| self.wire.poll_fill(cx, arrived, HEAD_READ));
             match reading.await {
-                Ok(0) | Err(_) => return Read::Closed,
-                Ok(_) => {}
+                None => return Read::Refused(Refusal::HeadsFull),
+                Some(Ok(0) | Err(_)) => return Read::Closed,
+                Some(Ok(_)) => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 //! One client's HTTP/2 connection: accepts its streams and runs an exchange for each, all in the
 //! connection's own task, so that one write carries what all of them have to send.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,13 +19,14 @@ use tokio::time::{Instant, timeout};
 use super::client::{Client, ClientError, H2Client};
 use super::context::Inbound;
 use super::fields::Known;
+use super::flood::{Counted, Frames};
 use super::refuse::Refusal;
 use super::rules::websocket;
 use super::{admit, exchange};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::Limits;
-use crate::io::{Conn, Mode, Wire};
+use crate::io::{Mode, Wire};
 use crate::metrics;
 use crate::random;
 
@@ -54,6 +55,7 @@ type Streams<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 /// Serves the connection to its end.
 pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
     let limits = inbound.worker.shared.rules.load().config.limits.clone();
+    let (conn, frames) = Counted::new(wire.conn(Mode::Coalesce), limits.control_frames);
     let shaking = h2::server::Builder::new()
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
@@ -63,7 +65,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
         .enable_connect_protocol()
-        .handshake::<_, Bytes>(wire.conn(Mode::Coalesce));
+        .handshake::<_, Bytes>(conn);
     let connection = match timeout(limits.head_timeout, shaking).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!("no HTTP/2 connection: {error}"),
@@ -78,6 +80,8 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
         idle_until: clock::now() + limits.keep_alive,
         limits: &limits,
         said_goodbye: false,
+        frames,
+        cut_at: None,
         heads: Rc::default(),
     };
     let listening = inbound.worker.draining.listen();
@@ -96,13 +100,16 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
 }
 
 struct Driver<'a> {
-    connection: Connection<Conn, Bytes>,
+    connection: Connection<Counted, Bytes>,
     wire: &'a Wire,
     inbound: &'a Inbound,
     alarm: Alarm,
     idle_until: Instant,
     limits: &'a Limits,
     said_goodbye: bool,
+    frames: Rc<RefCell<Frames>>,
+    /// The client floods us: by then it is gone, whether it reads why or not.
+    cut_at: Option<Instant>,
     /// See [`HEADS_MAX`].
     heads: Rc<Cell<usize>>,
 }
@@ -136,7 +143,13 @@ impl<'a> Driver<'a> {
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => {}
             }
+            if self.stop_flood() {
+                continue; // the GOAWAY is to be written
+            }
             self.wire.push(cx);
+            if let Some(cut_at) = self.cut_at {
+                return self.alarm.poll_due(cx, cut_at);
+            }
             if !streams.is_empty() {
                 return Poll::Pending;
             }
@@ -152,6 +165,22 @@ impl<'a> Driver<'a> {
             self.say_goodbye();
             self.idle_until = clock::now() + LEAVE_TIME;
         }
+    }
+
+    /// `true`: a flood was noticed just now.
+    fn stop_flood(&mut self) -> bool {
+        if self.cut_at.is_some() {
+            return false;
+        }
+        let Some(flood) = self.frames.borrow().flood() else {
+            return false;
+        };
+        metrics::flooded(flood.as_str());
+        tracing::debug!("HTTP/2 connection ended: a flood of {}", flood.as_str());
+        self.connection
+            .abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        self.cut_at = Some(clock::now() + LEAVE_TIME);
+        true
     }
 
     fn begin(
@@ -175,6 +204,7 @@ impl<'a> Driver<'a> {
             metrics::refused(Refusal::HeadTooLarge.as_str());
             return respond.send_reset(h2::Reason::REFUSED_STREAM);
         };
+        self.frames.borrow_mut().accept();
         let inbound = self.inbound;
         let limit = self.limits.head_timeout;
         streams.push(Box::pin(async move {

@@ -11,6 +11,7 @@ pub(crate) mod connect;
 pub(crate) mod context;
 pub(crate) mod endpoint;
 pub(crate) mod fields;
+pub(crate) mod flood;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod headers;

@@ -17,6 +17,8 @@ pub(crate) enum Refusal {
     HeadTooLarge,
     /// The head took longer than `Limits::head_timeout`.
     HeadTimedOut,
+    /// The worker held too many unfinished heads, and this was the oldest.
+    HeadsFull,
     BodyTooLarge,
     /// The client stopped sending its body.
     BodyTimedOut,
@@ -60,6 +62,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed_request",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTimedOut => "head_timeout",
+            Self::HeadsFull => "heads_full",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimedOut => "body_timeout",
             Self::TransferCoding => "transfer_coding",
@@ -95,7 +98,9 @@ impl Refusal {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::HeadTimedOut | Self::BodyTimedOut => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTimedOut | Self::HeadsFull | Self::BodyTimedOut => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TransferCoding | Self::ConnectProtocol | Self::NoWebSocket => {
                 StatusCode::NOT_IMPLEMENTED
@@ -120,7 +125,7 @@ impl Refusal {
     pub(crate) const fn grpc_status(&self) -> &'static str {
         match self {
             Self::Deadline | Self::Failed(Failure::TimedOut) => "4", // DEADLINE_EXCEEDED
-            Self::BodyTimedOut | Self::HeadTimedOut => "4",
+            Self::BodyTimedOut | Self::HeadTimedOut | Self::HeadsFull => "4",
             Self::Cors(_) => "7",                           // PERMISSION_DENIED
             Self::HeadTooLarge | Self::BodyTooLarge => "8", // RESOURCE_EXHAUSTED
             Self::NoRoute | Self::Method => "12",           // UNIMPLEMENTED
@@ -189,6 +194,7 @@ mod tests {
             Refusal::Malformed(""),
             Refusal::HeadTooLarge,
             Refusal::HeadTimedOut,
+            Refusal::HeadsFull,
             Refusal::BodyTooLarge,
             Refusal::BodyTimedOut,
             Refusal::TransferCoding,

@@ -12,13 +12,14 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::time::Instant;
 
 use super::socket::Local;
+use crate::clients::ClientNet;
 
 /// What makes datagrams one flow, on one of our sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,26 +79,10 @@ struct Slot<T> {
     flow: T,
 }
 
-/// The part of an address that one customer of a network is given (RFC 6177 §2: at least a /64).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct ClientNet(IpAddr);
-
 #[derive(Debug, Default)]
 struct Client {
     flows: usize,
     unproven: Line,
-}
-
-impl ClientNet {
-    fn of(client: SocketAddr) -> Self {
-        match client.ip().to_canonical() {
-            IpAddr::V6(v6) => {
-                let network = u128::from(v6) >> 64 << 64;
-                Self(Ipv6Addr::from(network).into())
-            }
-            v4 => Self(v4),
-        }
-    }
 }
 
 impl<T> Default for FlowTable<T> {
@@ -140,7 +125,7 @@ impl<T> FlowTable<T> {
         key: &FlowKey,
         limits: &FlowLimits,
     ) -> Result<Option<FlowId>, Full> {
-        let client = self.clients.get(&ClientNet::of(key.client));
+        let client = self.clients.get(&ClientNet::of(key.client.ip()));
         if let Some(client) = client
             && client.flows >= limits.per_client
         {
@@ -169,7 +154,10 @@ impl<T> FlowTable<T> {
             flow,
         });
         self.by_key.insert(key, place);
-        let client = self.clients.entry(ClientNet::of(key.client)).or_default();
+        let client = self
+            .clients
+            .entry(ClientNet::of(key.client.ip()))
+            .or_default();
         client.flows += 1;
         client.unproven.push(&mut self.slots, Kind::OfClient, place);
         self.all.push(&mut self.slots, Kind::All, place);
@@ -192,7 +180,7 @@ impl<T> FlowTable<T> {
         if was_proven {
             return;
         }
-        let Some(client) = self.clients.get_mut(&ClientNet::of(client)) else {
+        let Some(client) = self.clients.get_mut(&ClientNet::of(client.ip())) else {
             return;
         };
         self.unproven.unlink(&mut self.slots, Kind::Unproven, place);
@@ -234,7 +222,7 @@ impl<T> FlowTable<T> {
         if !was_proven {
             self.unproven.unlink(&mut self.slots, Kind::Unproven, place);
         }
-        if let Entry::Occupied(mut entry) = self.clients.entry(ClientNet::of(key.client)) {
+        if let Entry::Occupied(mut entry) = self.clients.entry(ClientNet::of(key.client.ip())) {
             let client = entry.get_mut();
             client.flows -= 1;
             if !was_proven {

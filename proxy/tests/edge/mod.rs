@@ -71,11 +71,13 @@ pub(crate) fn config(world: &Snapshot) -> Config {
         routes: vec![route],
         limits: Limits {
             connections: 1_000,
+            connections_per_client: 1_000,
             head_bytes: 64 * 1024,
             head_fields: 100,
             head_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(30),
             streams: 100,
+            control_frames: 2_000,
             handshake_timeout: Duration::from_secs(5),
         },
         trusted: Vec::new(),

@@ -679,20 +679,25 @@ impl Parser<'_> {
             span: _,
             broken: _,
             connections,
+            connections_per_client,
             head_bytes,
             head_fields,
             head_timeout,
             keep_alive,
             streams,
+            control_frames,
             handshake_timeout,
         } = &spec?.value;
         Some(Limits {
             connections: usize::try_from(connections.as_ref()?.value.0).ok()?,
+            connections_per_client: usize::try_from(connections_per_client.as_ref()?.value.0)
+                .ok()?,
             head_bytes: usize::try_from(head_bytes.as_ref()?.value.0).ok()?,
             head_fields: usize::try_from(head_fields.as_ref()?.value.0).ok()?,
             head_timeout: head_timeout.as_ref()?.value.0,
             keep_alive: keep_alive.as_ref()?.value.0,
             streams: u32::try_from(streams.as_ref()?.value.0).ok()?,
+            control_frames: u32::try_from(control_frames.as_ref()?.value.0).ok()?,
             handshake_timeout: handshake_timeout.as_ref()?.value.0,
         })
     }

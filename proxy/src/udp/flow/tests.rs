@@ -117,7 +117,7 @@ fn one_client_cannot_push_out_the_others() {
 
 #[test]
 fn an_ipv6_client_is_its_network_and_a_mapped_one_its_ipv4_address() {
-    let net = |text: &str| ClientNet::of(text.parse().unwrap());
+    let net = |text: &str| ClientNet::of(text.parse::<SocketAddr>().unwrap().ip());
     assert_eq!(net("[2001:db8:0:1::1]:1"), net("[2001:db8:0:1:ffff::2]:9"));
     assert_ne!(net("[2001:db8:0:1::1]:1"), net("[2001:db8:0:2::1]:1"));
     assert_eq!(net("[::ffff:192.0.2.1]:1"), net("192.0.2.1:2"));
@@ -172,8 +172,8 @@ fn plain_make_way(
     key: &FlowKey,
     limits: &FlowLimits,
 ) -> Result<Option<FlowKey>, Full> {
-    let client = ClientNet::of(key.client);
-    let is_client = |plain: &&Plain| ClientNet::of(plain.key.client) == client;
+    let client = ClientNet::of(key.client.ip());
+    let is_client = |plain: &&Plain| ClientNet::of(plain.key.client.ip()) == client;
     if list.iter().filter(is_client).count() >= limits.per_client {
         let mut unproven = list.iter().filter(is_client).filter(|plain| !plain.proven);
         return unproven
@@ -277,7 +277,7 @@ proptest! {
                 prop_assert_eq!(table.key(id), Some(plain.key));
             }
             let clients: std::collections::HashSet<_> =
-                list.iter().map(|plain| ClientNet::of(plain.key.client)).collect();
+                list.iter().map(|plain| ClientNet::of(plain.key.client.ip())).collect();
             prop_assert_eq!(table.clients.len(), clients.len());
             for client in table.clients.values() {
                 prop_assert!(client.flows <= per_client);
