@@ -525,6 +525,30 @@ fn a_head_that_drips_is_cut_off_and_silent_connections_cost_little() {
 }
 
 #[test]
+fn bodies_that_drip_hold_what_they_sent() {
+    let attacked = Attacked::start();
+    let mut dripping: Vec<_> = (0..250)
+        .map(|_| {
+            let mut stream = attacked.web();
+            let head = b"POST /silent HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000\r\n\r\n";
+            stream.write_all(head).unwrap();
+            stream
+        })
+        .collect();
+
+    for _ in 0..60 {
+        for stream in &mut dripping {
+            // It may have been cut off already.
+            let _ = stream.write_all(b"x");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+
+    attacked.serves_others();
+    attacked.grew_by_less_than(24 * MIB);
+}
+
+#[test]
 fn bodies_in_chunks_of_one_byte_leave_room_for_others() {
     let attacked = Attacked::start();
     let until_when = world::now() + Duration::from_secs(2);

@@ -64,7 +64,7 @@ pub(crate) struct Run {
     /// Seconds after a flood until memory is looked at.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=600))]
     pub(crate) settle: u16,
-    /// The first of three ports on loopback that are taken.
+    /// The first of four ports on loopback that are taken.
     #[arg(long, default_value_t = 21_800)]
     pub(crate) base_port: u16,
     /// The core that Sealane alone is to have; everything else has the other one.
@@ -72,9 +72,10 @@ pub(crate) struct Run {
     pub(crate) server_core: Option<u16>,
     #[arg(long, requires = "server_core")]
     pub(crate) client_core: Option<u16>,
-    /// How far ahead of the flood Sealane and the good client are scheduled (below 0: needs root).
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i8).range(-20..=0), allow_hyphen_values = true)]
-    pub(crate) nice: i8,
+    /// Ahead of whatever else the machine does (`SCHED_RR`, needs root): Sealane, the endpoint and the
+    /// good client first, then the flood.
+    #[arg(long)]
+    pub(crate) realtime: bool,
     /// The good client's 99th percentile may grow by so much.
     #[arg(long, default_value_t = 2.0)]
     pub(crate) ratio: f64,

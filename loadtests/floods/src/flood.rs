@@ -1,6 +1,7 @@
 //! The floods. Each runs for its seconds against one address, from a few client addresses on
 //! loopback, and says what became of its connections. One that is cut off comes back at once.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -59,12 +60,17 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const BREATH: Duration = Duration::from_millis(1);
 /// How much is written at once.
 const PART: usize = 64 * 1024;
+/// So long it works, then rests: a core that is never idle would be taken from all who run in real
+/// time on it (sched(7), `sched_rt_runtime_us`), the good client among them.
+const WORK: Duration = Duration::from_millis(80);
+const REST: Duration = Duration::from_millis(20);
 const DRIP: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(kind: Kind, target: SocketAddr, seconds: u64) -> Result<()> {
     let flooder = Flooder {
         target,
         until: now() + Duration::from_secs(seconds),
+        rested: Cell::new(now()),
     };
     println!("{}", flooder.flood(kind)?);
     Ok(())
@@ -73,6 +79,7 @@ pub(crate) fn run(kind: Kind, target: SocketAddr, seconds: u64) -> Result<()> {
 struct Flooder {
     target: SocketAddr,
     until: Instant,
+    rested: Cell<Instant>,
 }
 
 impl Flooder {
@@ -122,7 +129,12 @@ impl Flooder {
     }
 
     fn is_over(&self) -> bool {
-        now() >= self.until
+        let now = now();
+        if now.saturating_duration_since(self.rested.get()) > WORK {
+            std::thread::sleep(REST);
+            self.rested.set(now + REST);
+        }
+        now >= self.until
     }
 
     /// From the `number`-th of `sources` addresses.

@@ -52,8 +52,9 @@ fn main() -> ExitCode {
 fn run(options: &cli::Run) -> Result<bool> {
     let folder = tempfile::tempdir().context("no folder for scratch")?;
     let stage = Stage::new(options, folder.path())?;
-    let origin = stage.own(&["origin", "--port", &options.base_port.to_string()], true);
-    let _origin = Server::start(&mut { origin }, options.base_port)?;
+    // What an endpoint of the strangers' has to do is not to slow the good client.
+    let _origin = stage.origin(options.base_port, true)?;
+    let _strangers = stage.origin(options.base_port + 3, false)?;
     let kinds = match &options.only[..] {
         [] => Kind::value_variants(),
         some => some,
@@ -97,6 +98,7 @@ impl<'a> Stage<'a> {
         let port = options.base_port;
         let text = include_str!("sealane.yaml")
             .replace("@ORIGIN@", &port.to_string())
+            .replace("@STRANGERS@", &(port + 3).to_string())
             .replace("@WEB@", &(port + 1).to_string())
             .replace("@ADMIN@", &(port + 2).to_string());
         std::fs::write(&configuration, text).context("cannot write the configuration")?;
@@ -111,21 +113,31 @@ impl<'a> Stage<'a> {
         (Ipv4Addr::LOCALHOST, self.options.base_port + 1).into()
     }
 
+    fn priority(&self, ahead: bool) -> Option<u8> {
+        let priority = if ahead { 20 } else { 10 };
+        self.options.realtime.then_some(priority)
+    }
+
     /// This program in another part. `ahead`: with Sealane's priority.
     fn own(&self, arguments: &[&str], ahead: bool) -> Command {
         let place = Place {
             core: self.options.client_core,
-            nice: if ahead { self.options.nice } else { 0 },
+            realtime: self.priority(ahead),
         };
         let mut command = place.command(&self.this);
         command.args(arguments);
         command
     }
 
+    fn origin(&self, port: u16, ahead: bool) -> Result<Server> {
+        let mut origin = self.own(&["origin", "--port", &port.to_string()], ahead);
+        Server::start(&mut origin, port)
+    }
+
     fn sealane(&self) -> Result<Server> {
         let place = Place {
             core: self.options.server_core,
-            nice: self.options.nice,
+            realtime: self.priority(true),
         };
         let mut command = place.command(&self.options.sealane);
         command.args(["--log", "warn", "run", "--config"]);

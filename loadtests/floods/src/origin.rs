@@ -42,6 +42,8 @@ async fn accept(port: u16) -> Result<()> {
 
 async fn connection(mut tcp: TcpStream) -> std::io::Result<()> {
     tcp.set_nodelay(true)?;
+    // `/big` is not to fill the kernel's memory.
+    socket2::SockRef::from(&tcp).set_send_buffer_size(64 * 1024)?;
     let body = good::body();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     let small = [head.as_bytes(), &body].concat();

@@ -15,11 +15,11 @@ use anyhow::{Context as _, Result, bail};
 const START_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Where a program runs, and how far ahead of others.
+/// Where a program runs, and how far ahead of others: a priority of `SCHED_RR`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) core: Option<u16>,
-    pub(crate) nice: i8,
+    pub(crate) realtime: Option<u8>,
 }
 
 impl Place {
@@ -29,8 +29,8 @@ impl Place {
         if let Some(core) = self.core {
             words.extend(["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
         }
-        if self.nice != 0 {
-            words.extend(["nice".to_owned(), "-n".to_owned(), self.nice.to_string()]);
+        if let Some(priority) = self.realtime {
+            words.extend(["chrt".to_owned(), "--rr".to_owned(), priority.to_string()]);
         }
         words.push(program.display().to_string());
         let mut command = Command::new(&words[0]);
@@ -108,7 +108,7 @@ impl Peak {
     }
 }
 
-/// `taskset` and `nice` become the program that they start: the pid stays.
+/// `taskset` and `chrt` become the program that they start: the pid stays.
 fn memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status

@@ -29,6 +29,9 @@ pub(crate) const REPLAY_MAX: usize = 64 * 1024;
 /// What a piece costs beside its bytes: a body in chunks of one byte would cost a hundred times its
 /// size.
 const KEPT_PIECE_COST: usize = 128;
+/// Smaller pieces are kept as copies, but for a body's last: what is read is a part of a large
+/// buffer, and bodies that drip would keep one for each byte.
+const COPIED_BELOW: usize = 4 * 1024;
 /// Bytes of requests' bodies that one worker keeps for further attempts in all. What does not fit is
 /// let go, as with a large body: many clients that send half of their bodies hold no more.
 const REPLAY_OF_ALL_MAX: usize = 8 * 1024 * 1024;
@@ -212,8 +215,10 @@ impl Upload {
                 Poll::Ready(Ok(Piece::End(Some(trailers))))
             }
             Piece::End(None) => Poll::Ready(Ok(Piece::End(None))),
-            Piece::Data(bytes) => Poll::Ready(self.note(&bytes).map(|()| Piece::Data(bytes))),
-            Piece::Last(bytes) => Poll::Ready(self.note(&bytes).map(|()| Piece::Last(bytes))),
+            Piece::Data(bytes) => {
+                Poll::Ready(self.note(&bytes, false).map(|()| Piece::Data(bytes)))
+            }
+            Piece::Last(bytes) => Poll::Ready(self.note(&bytes, true).map(|()| Piece::Last(bytes))),
         }
     }
 
@@ -223,7 +228,7 @@ impl Upload {
         self.kept_bytes = 0;
     }
 
-    fn note(&mut self, bytes: &Bytes) -> Result<(), UploadError> {
+    fn note(&mut self, bytes: &Bytes, last: bool) -> Result<(), UploadError> {
         self.received += bytes.len() as u64;
         if self.max.is_some_and(|max| self.received > max) {
             return Err(UploadError::TooLarge);
@@ -245,7 +250,11 @@ impl Upload {
         self.kept_bytes += cost;
         self.kept_by_all.set(by_all);
         if !bytes.is_empty() {
-            self.kept.push(bytes.clone());
+            self.kept.push(if bytes.len() < COPIED_BELOW && !last {
+                Bytes::copy_from_slice(bytes)
+            } else {
+                bytes.clone()
+            });
             self.next = self.kept.len();
         }
         Ok(())
