@@ -92,11 +92,16 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
             () = poll_fn(|cx| driver.poll(cx, &mut streams)) => break,
         }
     }
+    let cut_at = driver.cut_at;
     drop(driver);
     let leaving = async { while streams.next().await.is_some() {} };
     // Those that do not notice in time are dropped, and settled by that.
     let _ = timeout(LEAVE_TIME, leaving).await;
     let _ = timeout(LEAVE_TIME, wire.shutdown()).await;
+    if let Some(cut_at) = cut_at {
+        // Nothing is read: a flooder that would come back at once first fills the kernel's buffers.
+        tokio::time::sleep_until(cut_at).await;
+    }
 }
 
 struct Driver<'a> {
