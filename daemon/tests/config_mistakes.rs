@@ -168,15 +168,12 @@ fn keys_of_later_versions_are_refused_as_such() {
         "protocol: tcp",
         &["4:15: `pools.api.protocol`: `tcp` isn't known to this version of Sealane"],
     );
-    let text = BASE.replace(
-        "{ pool: api }",
-        "{ pool: api, hedge: { after: p95 }, tier: 1 }",
-    );
+    let text = BASE.replace("{ pool: api }", "{ pool: api, hedge: { max: 2 }, tier: 1 }");
     check(
         &text,
         &[
-            "8:23: this version of Sealane does not know `hedge` in `routes[0]`",
-            "8:46: this version of Sealane does not know `tier` in `routes[0]`",
+            "8:32: this version of Sealane does not know `max` in `routes[0].hedge`",
+            "8:42: this version of Sealane does not know `tier` in `routes[0]`",
         ],
     );
 }

@@ -46,7 +46,8 @@ use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy, Weights};
 use sealane_testkit::{Names, World};
 
 use crate::config::{
-    Action, Destination, HostPattern, RetryPolicy, Route, RouteMatch, RouteOptions, Timeouts,
+    Action, Backoff, Destination, HostPattern, RetryOn, RetryPolicy, Route, RouteMatch,
+    RouteOptions, Timeouts,
 };
 use crate::h1::head;
 use crate::http::fields::Fields;
@@ -114,13 +115,18 @@ fn route(at: usize, count: usize) -> Route {
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             attempt: Duration::from_secs(5),
+            adaptive: None,
             request: Duration::from_secs(30),
             idle: Duration::from_secs(60),
         },
         retry: RetryPolicy {
             attempts: 2,
             budget: Ratio::new(0.2).expect("a ratio"),
+            on: RetryOn::default(),
+            methods: Vec::new(),
+            backoff: Backoff::default(),
         },
+        hedge: None,
         body_max: None,
         options: RouteOptions::default(),
     }

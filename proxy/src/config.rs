@@ -148,6 +148,7 @@ pub struct Route {
     pub action: Action,
     pub timeouts: Timeouts,
     pub retry: RetryPolicy,
+    pub hedge: Option<HedgePolicy>,
     /// Largest request body in bytes; more is refused with 413. `None`: no limit.
     pub body_max: Option<u64>,
     pub options: RouteOptions,
@@ -194,11 +195,61 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For one attempt, from connecting to the answer's head, while another one may follow.
     pub attempt: Duration,
+    /// Less than `attempt` where the route is quicker.
+    pub adaptive: Option<Adaptive>,
     /// From the request's head to the answer's head, over all attempts. A body that is still
     /// arriving puts the end off: it counts from the last piece.
     pub request: Duration,
     /// Between two pieces of a body, on either side.
     pub idle: Duration,
+}
+
+/// An attempt's time-out from what the route's attempts take: `factor` times `of` of them, but no
+/// less than `floor`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adaptive {
+    pub of: Percentile,
+    /// At least 1.
+    pub factor: f64,
+    pub floor: Duration,
+}
+
+impl Adaptive {
+    /// The time-out. `usual`: the percentile; `None` while too few attempts are known. `most`:
+    /// whatever is measured.
+    pub(crate) fn patience(&self, usual: Option<Duration>, most: Duration) -> Duration {
+        let Some(usual) = usual else {
+            return most;
+        };
+        // Neither factor is beyond hours: see where they come from.
+        let wanted = usual.as_secs_f64() * self.factor;
+        let wanted = Duration::try_from_secs_f64(wanted).unwrap_or(most);
+        wanted.max(self.floor).min(most)
+    }
+}
+
+/// So many percent of a route's attempts took no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Percentile {
+    P50,
+    P90,
+    P95,
+    P99,
+}
+
+impl Percentile {
+    /// In the order of their discriminants: tables are indexed by them.
+    pub const ALL: [Self; 4] = [Self::P50, Self::P90, Self::P95, Self::P99];
+
+    #[must_use]
+    pub const fn percent(self) -> u64 {
+        match self {
+            Self::P50 => 50,
+            Self::P90 => 90,
+            Self::P95 => 95,
+            Self::P99 => 99,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -207,6 +258,79 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Share of requests that may be tried again, on top of ten a second (card 3).
     pub budget: Ratio,
+    /// After what.
+    pub on: RetryOn,
+    /// Methods that may be repeated besides those that HTTP calls idempotent.
+    pub methods: Vec<Method>,
+    pub backoff: Backoff,
+}
+
+/// What may be followed by another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryOn {
+    /// No connection came about.
+    pub connect: bool,
+    /// The connection broke before an answer, or brought what is no HTTP.
+    pub reset: bool,
+    /// The attempt's time was up.
+    pub timeout: bool,
+    /// These answers.
+    pub bad_gateway: bool,
+    pub unavailable: bool,
+    pub gateway_timeout: bool,
+}
+
+impl Default for RetryOn {
+    /// What an endpoint itself answers is its word: asking again is the operator's to allow.
+    fn default() -> Self {
+        Self {
+            connect: true,
+            reset: true,
+            timeout: true,
+            bad_gateway: false,
+            unavailable: false,
+            gateway_timeout: false,
+        }
+    }
+}
+
+impl RetryOn {
+    /// Some answers are among them.
+    #[must_use]
+    pub const fn has_answers(&self) -> bool {
+        self.bad_gateway || self.unavailable || self.gateway_timeout
+    }
+}
+
+/// Pauses between attempts: drawn from 0 to a bound that begins at `first` and doubles up to `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub first: Duration,
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(25),
+            max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// When an attempt that takes long gets a rival at another endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HedgePolicy {
+    pub after: HedgeAfter,
+    /// Share of requests that may be hedged. Not nothing: such routes have no policy.
+    pub budget: Ratio,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfter {
+    Fixed(Duration),
+    /// Of what the route's attempts take.
+    Measured(Percentile),
 }
 
 /// Bounds on what one client can make the proxy hold.

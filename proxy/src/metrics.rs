@@ -18,6 +18,7 @@ use crate::http::retry::GiveUp;
 use crate::slots::Slots;
 use crate::tcp::end::End;
 use crate::upstream::Selected;
+use crate::upstream::hedging::Hedged;
 
 /// Says what each metric of the proxy means. Called once, after the recorder is installed.
 pub fn describe() {
@@ -77,6 +78,18 @@ fn describe_attempts() {
         "proxy_retry_refusals_total",
         Unit::Count,
         "Failed attempts that were not followed by another one, by route and why"
+    );
+    describe_counter!(
+        "proxy_hedges_total",
+        Unit::Count,
+        "Second attempts that were begun beside a slow first one, by route and end: won, wasted (the \
+         first answered), failed (both did) or aborted (the client left)"
+    );
+    describe_counter!(
+        "proxy_hedge_refusals_total",
+        Unit::Count,
+        "Slow attempts beside which no second one was begun, by route and why: budget, retry_budget, \
+         busy, tier, win_rate, nothing_left, body or out_of_time"
     );
     describe_counter!(
         "proxy_upstream_connects_total",
@@ -281,6 +294,19 @@ impl RouteMetrics {
     pub(crate) fn retried(&self, after: &Failure) {
         let (route, cause) = (self.route.clone(), after.as_str());
         counter!("proxy_retries_total", "route" => route, "cause" => cause).increment(1);
+    }
+
+    pub(crate) fn hedged(&self, hedge: Hedged) {
+        let (route, word) = (self.route.clone(), hedge.word());
+        match hedge {
+            Hedged::Not(_) => {
+                counter!("proxy_hedge_refusals_total", "route" => route, "why" => word)
+                    .increment(1);
+            }
+            Hedged::Won | Hedged::Wasted | Hedged::Failed | Hedged::Aborted => {
+                counter!("proxy_hedges_total", "route" => route, "end" => word).increment(1);
+            }
+        }
     }
 
     pub(crate) fn not_retried(&self, why: GiveUp) {

@@ -37,6 +37,8 @@ pub(crate) enum Errand {
 
 /// What everything on one worker's thread can reach.
 pub(crate) struct Worker {
+    /// From 0 on, no other worker's.
+    pub(crate) index: u32,
     pub(crate) shared: Arc<Shared>,
     /// Raised when the phase goes beyond [`Phase::Serving`].
     pub(crate) draining: Rc<Signal>,
@@ -87,7 +89,7 @@ pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
             // `start` waits for it.
             let _ = starting.send(result);
             if let Some(runtime) = runtime {
-                runtime.block_on(run(shared, waiting));
+                runtime.block_on(run(index, shared, waiting));
             }
             // Nobody may be waiting.
             let _ = ending.send(());
@@ -102,8 +104,9 @@ pub(crate) fn start(index: usize, shared: &Arc<Shared>) -> io::Result<Handle> {
     })
 }
 
-async fn run(shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
+async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Errand>) {
     let worker = Rc::new(Worker {
+        index: u32::try_from(index).unwrap_or(u32::MAX),
         connections: Connections::new(Arc::clone(&shared.tls)),
         endpoints: Endpoints::new(Arc::clone(&shared.loads)),
         draining: Rc::default(),

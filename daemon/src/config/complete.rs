@@ -9,7 +9,7 @@ use super::places;
 use super::source::Span;
 use super::spec::{
     ChallengeWord, DefaultsSpec, EndpointSpec, FileSpec, FlowsSpec, ListenerKind, ListenerSpec,
-    NodeSpec, OnDownWord, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec,
+    NodeSpec, OnDownWord, Point, PoolDefaultsSpec, PoolSpec, ProbeSpec, RegionSpec, RetrySpec,
     RouteDefaultsSpec, RouteSpec, SessionTimeoutsSpec, SoaSpec, SteeredSpec, TimeoutsSpec,
     ZoneSpec,
 };
@@ -53,6 +53,9 @@ pub(super) fn complete(spec: &mut FileSpec, env: &Environment<'_>) {
         for route in &mut routes.value.0 {
             if let Some(timeouts) = &mut route.value.timeouts {
                 complete_timeouts(&mut timeouts.value);
+            }
+            if let Some(retry) = &mut route.value.retry {
+                complete_backoff(&mut retry.value);
             }
         }
         name_routes(&mut routes.value.0);
@@ -129,6 +132,7 @@ fn complete_timeouts(timeouts: &mut TimeoutsSpec) {
         connect: Some(connect),
         attempt: Some(attempt),
         request: Some(request),
+        adaptive,
         ..
     } = timeouts
     else {
@@ -145,6 +149,27 @@ fn complete_timeouts(timeouts: &mut TimeoutsSpec) {
     }
     if !request.span.is_written() {
         request.value.0 = request.value.0.max(attempt.value.0);
+    }
+    if let Some(adaptive) = adaptive
+        && let Some(floor) = &mut adaptive.value.floor
+        && !floor.span.is_written()
+    {
+        floor.value.0 = floor.value.0.min(attempt.value.0);
+    }
+}
+
+/// The same for pauses.
+fn complete_backoff(retry: &mut RetrySpec) {
+    let Some(backoff) = &mut retry.backoff else {
+        return;
+    };
+    if let (Some(first), Some(max)) = (&mut backoff.value.first, &mut backoff.value.max) {
+        if !max.span.is_written() {
+            max.value.0 = max.value.0.max(first.value.0);
+        }
+        if !first.span.is_written() {
+            first.value.0 = first.value.0.min(max.value.0);
+        }
     }
 }
 
@@ -271,6 +296,7 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             broken: _,
             timeouts,
             retry,
+            hedge,
             body_max,
             request_headers,
             response_headers,
@@ -281,6 +307,7 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
         let from = RouteSpec {
             timeouts,
             retry,
+            hedge,
             body_max,
             request_headers,
             response_headers,

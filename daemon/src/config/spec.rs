@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emit, shape};
 use super::error::Mistake;
 use super::unit::{
-    Bind, Degrees, Flag, Host, Ip, Lifetime, Net, Period, Reach, RedirectStatus, Seconds, Secret,
-    Share, Size, SizeOrNone, Statuses, Text, TlsVersionText, UnhealthyShare, Version, Whole,
+    Bind, Degrees, Flag, HedgeAfterText, Host, Ip, Lifetime, Net, Period, Reach, RedirectStatus,
+    RetryWord, Seconds, Secret, Share, Size, SizeOrNone, Statuses, Text, TlsVersionText,
+    UnhealthyShare, Version, Whole,
 };
 use super::yaml::{Kind, Node};
 
@@ -123,6 +124,8 @@ shape! {
         timeouts: TimeoutsSpec,
         /// When a request is tried again.
         retry: RetrySpec,
+        /// A second attempt beside a slow one.
+        hedge: HedgeSpec,
         /// Largest request body.
         body_max: SizeOrNone,
         /// Changes to the headers that endpoints see.
@@ -136,7 +139,7 @@ shape! {
         /// Which answers are compressed.
         compression: CompressionSpec,
     }
-    later ["hedge", "coalesce", "tier", "rate", "split"]
+    later ["coalesce", "tier", "rate", "split"]
 }
 
 shape! {
@@ -642,6 +645,8 @@ shape! {
         timeouts: TimeoutsSpec = "{}",
         /// When a request is tried again.
         retry: RetrySpec = "{}",
+        /// A second attempt beside a slow one. None when left out.
+        hedge: HedgeSpec,
         /// Largest request body; more is refused with 413.
         body_max: SizeOrNone = "none",
         /// Another path or host for endpoints.
@@ -657,7 +662,7 @@ shape! {
         /// Which answers are compressed. None when left out.
         compression: CompressionSpec,
     }
-    later ["tier", "timeout", "hedge", "coalesce", "split", "rate", "sticky", "mirror", "cache"]
+    later ["tier", "timeout", "coalesce", "split", "rate", "sticky", "mirror", "cache"]
 }
 
 shape! {
@@ -822,12 +827,35 @@ shape! {
         connect: Limit = "1s",
         /// For one attempt, while another one may follow.
         attempt: Limit = "2s",
+        /// Less than `attempt` where the route's attempts are quicker. Not when left out.
+        adaptive: AdaptiveSpec,
         /// From the request's head to the answer's head, over all attempts.
         request: Limit = "30s",
         /// Between two pieces of a body, on either side.
         idle: Limit = "60s",
     }
-    later ["adaptive"]
+}
+
+shape! {
+    /// An attempt's time-out from what the route's attempts took in the last half minute.
+    AdaptiveSpec {
+        /// So many percent of them took no longer.
+        of: PercentileWord = "p99",
+        /// Times that.
+        factor: Whole<1, 100> = "2",
+        /// But no less than this.
+        floor: Limit = "50ms",
+    }
+}
+
+choice! {
+    /// So many percent of a route's attempts took no longer.
+    PercentileWord {
+        P50 = "p50",
+        P90 = "p90",
+        P95 = "p95",
+        P99 = "p99",
+    }
 }
 
 shape! {
@@ -837,8 +865,34 @@ shape! {
         attempts: Whole<1, 8> = "3",
         /// Share of requests that may be tried again.
         budget: Share = "20%",
+        /// After what: failures by kind, answers by status.
+        on: OneOrMany<RetryWord> = "[connect, reset, timeout]",
+        /// Methods that endpoints may see twice, besides those that HTTP calls idempotent.
+        methods: OneOrMany<Text>,
+        /// Pauses between attempts.
+        backoff: BackoffSpec = "{}",
     }
-    later ["on", "backoff", "methods"]
+}
+
+shape! {
+    /// Pauses between attempts: from none to a bound that doubles, drawn each time.
+    BackoffSpec {
+        /// The first bound.
+        first: Limit = "25ms",
+        /// The last bound.
+        max: Limit = "1s",
+    }
+}
+
+shape! {
+    /// A second attempt at another endpoint beside one that takes long.
+    HedgeSpec {
+        /// When it begins: as what part of the route's attempts took, or a duration.
+        after: HedgeAfterText = "p95",
+        /// Share of requests that may be hedged; they count as retries too. 0% switches hedging off.
+        budget: Share = "5%",
+    }
+    later ["max"]
 }
 
 shape! {

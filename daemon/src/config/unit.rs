@@ -268,6 +268,104 @@ impl<const MIN: u64, const MAX: u64> Leaf for Seconds<MIN, MAX> {
 }
 leaf!([const MIN: u64, const MAX: u64] Seconds<MIN, MAX>);
 
+/// A share of a route's attempts by its percentile, or a duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HedgeAfterText {
+    Fixed(Duration),
+    P50,
+    P90,
+    P95,
+    P99,
+}
+
+impl Leaf for HedgeAfterText {
+    fn expected() -> String {
+        "`p50`, `p90`, `p95` or `p99`, or a duration such as `30ms`; 1ms–1h".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "p50" => Ok(Self::P50),
+            "p90" => Ok(Self::P90),
+            "p95" => Ok(Self::P95),
+            "p99" => Ok(Self::P99),
+            _ if text.starts_with('p') => Err(Wrong::because("is no percentile that is kept")),
+            _ => within(read_duration(text)?, 1, 3_600_000).map(Self::Fixed),
+        }
+    }
+
+    fn write(&self) -> Out {
+        Out::Plain(match self {
+            Self::Fixed(delay) => print_duration(*delay),
+            Self::P50 => "p50".to_owned(),
+            Self::P90 => "p90".to_owned(),
+            Self::P95 => "p95".to_owned(),
+            Self::P99 => "p99".to_owned(),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "string", "enum": ["p50", "p90", "p95", "p99"] },
+            { "type": "string", "pattern": DURATION_PATTERN },
+        ] })
+    }
+}
+leaf!([] HedgeAfterText);
+
+/// What may be followed by another attempt: a kind of failure, or the status of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryWord {
+    Connect,
+    Reset,
+    Timeout,
+    BadGateway,
+    Unavailable,
+    GatewayTimeout,
+}
+
+impl RetryWord {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::BadGateway => "502",
+            Self::Unavailable => "503",
+            Self::GatewayTimeout => "504",
+        }
+    }
+}
+
+impl Leaf for RetryWord {
+    fn expected() -> String {
+        "`connect`, `reset`, `timeout`, `502`, `503` or `504`".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "connect" => Ok(Self::Connect),
+            "reset" => Ok(Self::Reset),
+            "timeout" => Ok(Self::Timeout),
+            "502" => Ok(Self::BadGateway),
+            "503" => Ok(Self::Unavailable),
+            "504" => Ok(Self::GatewayTimeout),
+            "500" => Err(Wrong::because("is an answer that any endpoint would give")),
+            "5xx" => Err(Wrong::default().help("write `[502, 503, 504]`")),
+            _ => Err(Wrong::default()),
+        }
+    }
+
+    fn write(&self) -> Out {
+        Out::Plain(self.as_str().to_owned())
+    }
+
+    fn schema() -> Value {
+        json!({ "enum": ["connect", "reset", "timeout", "502", "503", "504", 502, 503, 504] })
+    }
+}
+leaf!([] RetryWord);
+
 /// A duration of whole seconds, from `MIN` to `MAX` seconds: how long others may keep an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime<const MIN: u32, const MAX: u32>(pub u32);

@@ -2,6 +2,7 @@
 //! `sealane::access`. Called by `http::outcome` alone; never logs a query, a header or a body.
 
 use super::outcome::RequestOutcome;
+use crate::upstream::hedging::Hedged;
 
 /// Bytes of a host or path that are logged; longer ones are cut there. A head may hold 64 KiB, a log
 /// line should not.
@@ -25,6 +26,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         region = selected.map(|selected| &*selected.region_name),
         endpoint = selected.map(|selected| &*selected.name),
         attempts = request.attempts,
+        hedge = request.hedge.map(Hedged::as_str),
         reason = selected.map(|selected| selected.reason.as_str()),
         ignored_health = selected.map(|selected| selected.ignored_health),
         duration_ms,

@@ -1,6 +1,7 @@
 //! What one request has learned on its way. Written by [`super::exchange`] and
 //! [`super::attempt`], read once at its end.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::random;
 use crate::shared::Rules;
 use crate::upstream::Selected;
 use crate::upstream::Tried;
+use crate::upstream::hedging::Hedged;
 use crate::worker::Worker;
 
 /// Where requests come from: one client connection.
@@ -52,6 +54,8 @@ pub(crate) struct RequestContext {
     pub(crate) selected: Option<Selected>,
     pub(crate) tried: SmallVec<[Tried; 4]>,
     pub(crate) attempts: u32,
+    /// What became of the thought of a second attempt beside the first.
+    pub(crate) hedge: Cell<Option<Hedged>>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
@@ -79,6 +83,7 @@ impl RequestContext {
             selected: None,
             tried: SmallVec::new(),
             attempts: 0,
+            hedge: Cell::new(None),
             status: None,
             received: 0,
             sent: 0,
@@ -107,6 +112,7 @@ impl RequestContext {
             route: self.route.as_deref(),
             selected: self.selected.as_ref(),
             attempts: self.attempts,
+            hedge: self.hedge.get(),
             took: clock::now().duration_since(self.started),
             request_id: self.request_id.as_str(),
             refusal: self.refusal,

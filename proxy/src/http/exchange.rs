@@ -99,7 +99,7 @@ async fn respond(
     }
     let now = clock::now();
     route.budget.deposit(now.into_std());
-    let keep = route.rule.retry.attempts > 1;
+    let keep = route.rule.retry.attempts > 1 || route.rule.hedge.is_some();
     let mut upload = Upload::new(max, keep, &inbound.worker.kept_for_replay, now);
     let answered = answer(client, route, request, &mut upload, inbound, alarm).await;
     request.received = upload.received();

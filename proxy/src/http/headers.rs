@@ -87,6 +87,22 @@ pub(crate) fn toward_endpoint(fields: &mut Fields, forwarding: &Forwarding<'_>) 
     }
 }
 
+/// Tells an endpoint that others were asked before it, so that it can tell retries from fresh work.
+/// `number`: of this attempt. gRPC has a name of its own for it (gRFC A6), to which a client's earlier
+/// attempts are added.
+pub(crate) fn say_attempt(fields: &mut Fields, number: u32, grpc: bool) {
+    fields.insert(X_SEALANE_ATTEMPT, number.to_string().as_bytes());
+    if grpc {
+        let before = fields.get_str(GRPC_PREVIOUS_ATTEMPTS);
+        let before = before.and_then(|text| text.parse::<u32>().ok());
+        let before = before.unwrap_or(0).saturating_add(number - 1);
+        fields.insert(GRPC_PREVIOUS_ATTEMPTS, before.to_string().as_bytes());
+    }
+}
+
+const X_SEALANE_ATTEMPT: &str = "x-sealane-attempt";
+const GRPC_PREVIOUS_ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
 /// Makes an endpoint's headers those of our own answer. `named`: the region and the endpoint that
 /// answered, where the client may know; what an endpoint itself says about that is never passed on.
 pub(crate) fn toward_client(
@@ -308,11 +324,14 @@ fn takes_trailers(fields: &Fields) -> bool {
     codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Nobody's word about a client's certificate is believed, not even a trusted peer's: a peer that
+/// Nobody's word about attempts of ours is believed, nor about a client's certificate, not even a trusted peer's: a peer that
 /// speaks for its own clients is not the client whose certificate we saw.
 fn speaks_of_identity(known: Known, name: &[u8]) -> bool {
     known == Known::XSealaneClientIdentity
-        || (known == Known::Other && starts_plainly(name, b"x-sealane-client-"))
+        || (known == Known::Other
+            && (starts_plainly(name, b"x-sealane-client-")
+                || (name.len() == X_SEALANE_ATTEMPT.len()
+                    && starts_plainly(name, X_SEALANE_ATTEMPT.as_bytes()))))
 }
 
 /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP` and our own word on the client's identity; also as

@@ -20,6 +20,7 @@ use super::access_log;
 use super::retry::Retry;
 use super::route::RouteState;
 use crate::metrics;
+use crate::upstream::hedging::Hedged;
 use crate::upstream::{LoadGuard, Selected};
 
 /// How one try at one endpoint ended.
@@ -114,6 +115,8 @@ pub(crate) struct RequestOutcome<'a> {
     /// The last attempt's choice.
     pub(crate) selected: Option<&'a Selected>,
     pub(crate) attempts: u32,
+    /// `None`: no second attempt beside the first was thought of.
+    pub(crate) hedge: Option<Hedged>,
     pub(crate) took: Duration,
     pub(crate) request_id: &'a str,
     /// The word for our own "no" (`Refusal::as_str` and the like), `None` if the endpoint answered.
@@ -133,6 +136,9 @@ pub(crate) fn settle_request(outcome: &RequestOutcome<'_>) {
             ..
         } = *outcome;
         route.metrics.request(status, took, received, sent);
+        if let Some(hedge) = outcome.hedge {
+            route.metrics.hedged(hedge);
+        }
     }
     if let Some(kind) = outcome.refusal {
         metrics::refused(kind);

@@ -105,6 +105,26 @@ impl Upload {
         self.moved_at = now;
     }
 
+    /// The same body for a second attempt beside the first, when the client has sent all of it and
+    /// it was kept. What both hold is counted once.
+    pub(super) fn beside(&self, now: Instant) -> Self {
+        Self {
+            kept: self.kept.clone(),
+            kept_bytes: 0,
+            kept_by_all: Rc::clone(&self.kept_by_all),
+            replayable: true,
+            next: 0,
+            trailers: self.trailers.clone(),
+            sent: self.is_empty(),
+            stopped: false,
+            received: self.received,
+            max: self.max,
+            moved_at: now,
+            arrived_at: self.arrived_at,
+            waits_for_client: false,
+        }
+    }
+
     /// Nothing of it has gone by unkept.
     pub(crate) fn is_replayable(&self) -> bool {
         self.replayable || self.received == 0
@@ -151,12 +171,12 @@ impl Upload {
         self.sent
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.sent || self.stopped
     }
 
     /// Moves one piece. Pending when neither side lets it; not to be called when it is over.
-    fn poll_move(
+    pub(super) fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut Client,
@@ -269,10 +289,10 @@ impl Drop for Upload {
 
 /// Informational heads that an endpoint may send before its final one; with more it fails. A client
 /// that reads nothing would have us hold them all.
-const INFORMATIONAL_MAX: usize = 32;
+pub(super) const INFORMATIONAL_MAX: usize = 32;
 /// Pieces that one exchange moves before others have their turn: a peer that sends bodies in chunks
 /// of one byte brings thousands of pieces with each read.
-const PIECES_IN_A_ROW: usize = 64;
+pub(super) const PIECES_IN_A_ROW: usize = 64;
 
 /// What drew the attention of whoever awaits an answer's head.
 #[derive(Debug)]
@@ -354,7 +374,7 @@ pub(crate) async fn await_head(
 }
 
 /// Ready when the client has left for good; notes since when it is half closed.
-fn poll_gone(
+pub(super) fn poll_gone(
     cx: &mut Context<'_>,
     client: &mut Client,
     half_closed: &mut Option<Instant>,

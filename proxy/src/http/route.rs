@@ -17,6 +17,8 @@ use super::fields::Fields;
 use crate::config::{HeaderMatch, HostPattern, Route, RouteMatch};
 use crate::metrics::RouteMetrics;
 use crate::upstream::budget::Budget;
+use crate::upstream::hedging::Hedging;
+use crate::upstream::latency::Latency;
 use paths::Paths;
 
 /// One route with what lives as long as it; shared by all workers.
@@ -25,6 +27,9 @@ pub(crate) struct RouteState {
     pub(crate) rule: Route,
     /// The same one over all reloads that keep the route's name.
     pub(crate) budget: Arc<Budget>,
+    /// Kept likewise. Only where something asks for it.
+    pub(crate) latency: Option<Arc<Latency>>,
+    pub(crate) hedging: Option<Arc<Hedging>>,
     pub(crate) metrics: RouteMetrics,
 }
 
@@ -45,7 +50,7 @@ impl RouteTable {
         Self::new_keeping(&Self::default(), routes)
     }
 
-    /// Routes that keep their name keep their budget.
+    /// Routes that keep their name keep their budgets and what is known of their latency.
     pub(crate) fn new_keeping(old: &Self, routes: &[Route]) -> Self {
         let all: Vec<_> = routes
             .iter()
@@ -123,9 +128,19 @@ impl RouteState {
             None => Arc::new(Budget::new(rule.retry.budget)),
         };
         budget.set_ratio(rule.retry.budget);
+        let measured = rule.hedge.is_some() || rule.timeouts.adaptive.is_some();
+        let known = predecessor.and_then(|route| route.latency.clone());
+        let hedging = rule.hedge.map(|hedge| {
+            let known = predecessor.and_then(|route| route.hedging.clone());
+            let hedging = known.unwrap_or_else(|| Arc::new(Hedging::new(hedge.budget)));
+            hedging.set_share(hedge.budget);
+            hedging
+        });
         Self {
             rule: rule.clone(),
             budget,
+            latency: measured.then(|| known.unwrap_or_default()),
+            hedging,
             metrics: RouteMetrics::new(&rule.name),
         }
     }

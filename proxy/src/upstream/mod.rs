@@ -5,7 +5,9 @@
 
 pub(crate) mod balance;
 pub(crate) mod budget;
+pub(crate) mod hedging;
 pub(crate) mod known;
+pub(crate) mod latency;
 pub(crate) mod load;
 pub(crate) mod select;
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use sealane_model::publish::{observation_channel, snapshot_channel};
 use sealane_model::{Observation, Ratio, Snapshot, SnapshotWriter};
 use sealane_proxy::config::{
-    Action, Config, Destination, Limits, Listener, ListenerProtocol, RetryPolicy, Route,
-    RouteMatch, RouteOptions, Timeouts,
+    Action, Backoff, Config, Destination, Limits, Listener, ListenerProtocol, RetryOn, RetryPolicy,
+    Route, RouteMatch, RouteOptions, Timeouts,
 };
 use sealane_proxy::handover::Inherit;
 use sealane_proxy::tls::{CertificatePem, ServerTls};
@@ -56,13 +56,18 @@ pub(crate) fn config(world: &Snapshot) -> Config {
         timeouts: Timeouts {
             connect: Duration::from_secs(2),
             attempt: Duration::from_millis(300),
+            adaptive: None,
             request: Duration::from_secs(10),
             idle: Duration::from_secs(10),
         },
         retry: RetryPolicy {
             attempts: 3,
             budget: Ratio::new(0.2).unwrap(),
+            on: RetryOn::default(),
+            methods: Vec::new(),
+            backoff: Backoff::default(),
         },
+        hedge: None,
         body_max: None,
         options: RouteOptions::default(),
     };

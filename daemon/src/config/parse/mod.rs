@@ -9,6 +9,7 @@ mod dns;
 mod options;
 mod pools;
 mod proxy;
+mod retries;
 mod tls;
 
 use std::collections::HashMap;

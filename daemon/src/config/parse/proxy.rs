@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
-use sealane_model::{PoolId, Ratio};
+use sealane_model::PoolId;
 use sealane_proxy::config::{
     Action, Destination, FlowRule, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol,
-    OnDown, RetryPolicy, Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
+    OnDown, Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
 use sealane_steering::SteeringPolicy;
 
@@ -16,10 +16,11 @@ use super::super::decode::{At, List, Table, nearest};
 use super::super::error::Mistake;
 use super::super::source::Span;
 use super::super::spec::{
-    FlowsSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RetrySpec, RouteSpec,
+    FlowsSpec, LimitsSpec, ListenerKind, ListenerSpec, MatchSpec, OnDownWord, RouteSpec,
     SendersSpec, SessionTimeoutsSpec, SniSpec, TimeoutsSpec,
 };
 use super::super::unit::{Text, host_name, print_duration};
+use super::retries::hedge_policy;
 use super::{Parser, Transport};
 
 impl Parser<'_> {
@@ -419,6 +420,7 @@ impl Parser<'_> {
             respond: _,
             timeouts,
             retry,
+            hedge,
             body_max,
             rewrite: _,
             request_headers: _,
@@ -436,7 +438,8 @@ impl Parser<'_> {
             when: when?,
             action: action?,
             timeouts: timeouts?,
-            retry: retry_policy(retry.as_ref()?)?,
+            retry: self.retry_policy(retry.as_ref()?)?,
+            hedge: hedge_policy(hedge.as_ref())?,
             body_max: body_max.as_ref()?.value.0,
             options: options?,
         })
@@ -646,6 +649,7 @@ impl Parser<'_> {
             broken,
             connect,
             attempt,
+            adaptive,
             request,
             idle,
         } = &spec.value;
@@ -666,9 +670,14 @@ impl Parser<'_> {
                 );
             }
         }
+        let adaptive = match adaptive {
+            Some(spec) => Some(self.adaptive(spec, attempt)?),
+            None => None,
+        };
         Some(Timeouts {
             connect: connect.value.0,
             attempt: attempt.value.0,
+            adaptive,
             request: request.value.0,
             idle: idle.as_ref()?.value.0,
         })
@@ -701,19 +710,6 @@ impl Parser<'_> {
             handshake_timeout: handshake_timeout.as_ref()?.value.0,
         })
     }
-}
-
-fn retry_policy(spec: &At<RetrySpec>) -> Option<RetryPolicy> {
-    let RetrySpec {
-        span: _,
-        broken: _,
-        attempts,
-        budget,
-    } = &spec.value;
-    Some(RetryPolicy {
-        attempts: u32::try_from(attempts.as_ref()?.value.0).ok()?,
-        budget: Ratio::new(budget.as_ref()?.value.0)?,
-    })
 }
 
 /// Routes say where its requests go.

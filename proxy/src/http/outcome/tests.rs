@@ -124,6 +124,7 @@ fn refused() -> RequestOutcome<'static> {
         route: None,
         selected: None,
         attempts: 0,
+        hedge: None,
         took: Duration::from_millis(3),
         request_id: ID,
         refusal: Some("no_route"),
@@ -139,6 +140,7 @@ fn a_request_is_one_line_that_says_where_it_went_and_why() {
         route: routes.routes().next().map(|route| &**route),
         selected: Some(&selected),
         attempts: 2,
+        hedge: None,
         refusal: None,
         ..refused()
     });

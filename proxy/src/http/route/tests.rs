@@ -8,7 +8,7 @@ use sealane_model::{PoolId, Ratio};
 use sealane_steering::SteeringPolicy;
 
 use super::*;
-use crate::config::{Action, Destination, RetryPolicy, RouteOptions, Timeouts};
+use crate::config::{Action, Backoff, Destination, RetryOn, RetryPolicy, RouteOptions, Timeouts};
 
 pub(crate) fn route(name: &str, when: RouteMatch) -> Route {
     Route {
@@ -21,13 +21,18 @@ pub(crate) fn route(name: &str, when: RouteMatch) -> Route {
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             attempt: Duration::from_secs(5),
+            adaptive: None,
             request: Duration::from_secs(30),
             idle: Duration::from_secs(60),
         },
         retry: RetryPolicy {
             attempts: 2,
             budget: Ratio::new(0.2).unwrap(),
+            on: RetryOn::default(),
+            methods: Vec::new(),
+            backoff: Backoff::default(),
         },
+        hedge: None,
         body_max: None,
         options: RouteOptions::default(),
     }
