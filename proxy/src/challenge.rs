@@ -16,6 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
+use crate::http::message::RequestHead;
+
 /// Answers shown at once, of each kind; one more is not shown, and its order fails. A hundred names
 /// of each of the orders that are under way at once take fewer.
 pub const CHALLENGES_MAX: usize = 1_024;
@@ -71,9 +73,12 @@ impl Challenges {
         remove(&self.tls, name);
     }
 
-    /// The answer to a request for `path`. `None`: it is for the routes.
-    pub(crate) fn answer(&self, path: &str) -> Option<Bytes> {
-        let token = path.strip_prefix(PATH)?;
+    /// The answer to a request. `None`: it is for the routes.
+    pub(crate) fn answer(&self, request: &RequestHead) -> Option<Bytes> {
+        if !request.target_starts_with(PATH) {
+            return None;
+        }
+        let token = request.path().strip_prefix(PATH)?;
         self.http.load().get(token).cloned()
     }
 
@@ -150,7 +155,10 @@ mod tests {
         let challenges = Challenges::default();
         challenges.show_http("token", "token.thumb").unwrap();
 
-        let answer = |path| challenges.answer(path);
+        let answer = |path: &str| {
+            let request = http::Request::get(path).body(()).unwrap();
+            challenges.answer(&RequestHead::from_parts(&request.into_parts().0))
+        };
         assert_eq!(
             answer("/.well-known/acme-challenge/token"),
             Some(Bytes::from_static(b"token.thumb"))

@@ -2,17 +2,19 @@
 //!
 //! A [`Wire`] is shared between a codec (which owns a [`Conn`] of it) and whoever drives the
 //! exchange, so that the driver can ask whether more may be sent, flush, or see the peer leave,
-//! while the codec holds the stream. All of it stays on one thread; the lock is never contended.
+//! while the codec holds the stream. All of it stays on one thread.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::http::fields::ADDED;
 
 /// Bytes waiting to be written above which [`Wire::poll_ready`] waits: what one relay may hold a
 /// direction besides the chunk in its hand.
@@ -21,6 +23,8 @@ pub(crate) const WRITE_WAITING_MAX: usize = 64 * 1024;
 const WRITE_DIRECT_MIN: usize = 16 * 1024;
 /// In [`Mode::Coalesce`], bytes that are gathered before a write: one full TLS record.
 const COALESCE_MAX: usize = 16 * 1024;
+/// Room that a head is given, so that a small body fits behind it.
+const HEAD_ROOM: usize = 2 * 1024;
 /// Bytes read ahead of the codec at most, while looking whether the peer is still there. When
 /// full, looking stops: a peer that sends is there.
 const AHEAD_MAX: usize = 1024;
@@ -208,6 +212,9 @@ impl Inner {
         with_scratch(|scratch| {
             let mut read = ReadBuf::new(&mut scratch[..most]);
             ready!(self.transport.poll_read(cx, &mut read))?;
+            if buf.is_empty() {
+                buf.reserve(read.filled().len() + ADDED);
+            }
             buf.extend_from_slice(read.filled());
             Poll::Ready(Ok(read.filled().len()))
         })
@@ -250,10 +257,18 @@ impl Inner {
         Ok(())
     }
 
+    /// For what begins to wait: growing step by step would copy it each time.
+    fn make_room(&mut self, room: usize) {
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve(room);
+        }
+    }
+
     fn poll_coalesce(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if !self.waiting.is_empty() && self.waiting.len() + data.len() > COALESCE_MAX {
             ready!(self.poll_drain(cx))?;
         }
+        self.make_room(COALESCE_MAX);
         self.waiting.extend_from_slice(data);
         Poll::Ready(Ok(data.len()))
     }
@@ -270,11 +285,11 @@ pub(crate) enum Gone {
 
 /// One connection's transport, shared between its codec and its driver.
 #[derive(Clone, Debug)]
-pub(crate) struct Wire(Arc<Mutex<Inner>>);
+pub(crate) struct Wire(Rc<RefCell<Inner>>);
 
 impl Wire {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
+        Self(Rc::new(RefCell::new(Inner {
             transport,
             waiting: BytesMut::new(),
             ahead: BytesMut::new(),
@@ -284,8 +299,9 @@ impl Wire {
         })))
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Each method borrows for itself alone: nothing that is called meanwhile knows the wire.
+    fn inner(&self) -> RefMut<'_, Inner> {
+        self.0.borrow_mut()
     }
 
     /// Drives pending writes. Ready when one more chunk may be written.
@@ -422,7 +438,9 @@ impl Wire {
 
     /// Adds what `write` writes to what waits, without sending it yet.
     pub(crate) fn compose(&self, write: impl FnOnce(&mut BytesMut)) {
-        write(&mut self.inner().waiting);
+        let mut inner = self.inner();
+        inner.make_room(HEAD_ROOM);
+        write(&mut inner.waiting);
     }
 
     /// Adds to what waits, without writing yet.
@@ -545,6 +563,11 @@ impl AsyncWrite for Conn {
         {
             ready!(inner.poll_drain(cx))?;
         }
+        inner.make_room(if self.mode == Mode::Coalesce {
+            COALESCE_MAX
+        } else {
+            total
+        });
         for slice in slices {
             inner.waiting.extend_from_slice(slice);
         }

@@ -4,9 +4,10 @@
 //! §8.6): bare CR or LF, NUL, folded lines, white space before a colon, several lengths, a length
 //! beside a transfer coding. Values may hold bytes above 127 (RFC 9110 §5.5).
 
+use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 
-use crate::http::fields::{Fields, Known, Place};
+use crate::http::fields::{ADDED, Fields, Known, Place};
 use crate::http::message::{AnswerHead, RequestHead};
 use crate::http::refuse::Refusal;
 
@@ -82,10 +83,16 @@ impl Scanner {
         bytes: &[u8],
         limits: HeadLimits,
     ) -> Result<Option<usize>, Refusal> {
-        while let Some(found) = memchr::memchr2(b'\n', 0, &bytes[self.at..]) {
-            let end = self.at + found + 1;
-            if bytes[end - 1] == 0 {
-                return Err(Refusal::Malformed("NUL"));
+        while let Some(found) = control(bytes, self.at) {
+            let end = found + 1;
+            match bytes[found] {
+                0 => return Err(Refusal::Malformed("NUL")),
+                b'\n' => {}
+                _ => {
+                    // Lawful before LF, or within a value, or found out by who reads the line.
+                    self.at = end;
+                    continue;
+                }
             }
             if end < 2 || bytes[end - 2] != b'\r' {
                 return Err(Refusal::Malformed("bare LF"));
@@ -111,6 +118,18 @@ impl Scanner {
         }
         Ok(None)
     }
+}
+
+/// The head of `length` bytes that `arrived` begins with: without copying it where nothing stands
+/// behind.
+pub(crate) fn take(arrived: &mut BytesMut, length: usize) -> Vec<u8> {
+    if arrived.len() == length {
+        return std::mem::take(arrived).into();
+    }
+    let mut text = Vec::with_capacity(length + ADDED);
+    text.extend_from_slice(&arrived[..length]);
+    arrived.advance(length);
+    text
 }
 
 /// `text`: a head that [`Scanner::scan`] found whole, and nothing behind it.
@@ -249,6 +268,11 @@ pub(crate) fn fields(text: Vec<u8>, mut at: usize) -> Result<Fields, Refusal> {
     let mut fields = Fields::over(text);
     loop {
         let text = fields.text();
+        if let Some(place) = plain_line(text, at) {
+            fields.add_place(place);
+            at = place.end;
+            continue;
+        }
         let Some(length) = memchr::memchr(b'\n', &text[at..]) else {
             return Err(Refusal::Malformed("no end"));
         };
@@ -263,6 +287,58 @@ pub(crate) fn fields(text: Vec<u8>, mut at: usize) -> Result<Fields, Refusal> {
         fields.add_place(place);
         at = end;
     }
+}
+
+/// Where the first control character from `at` on stands: eight bytes are looked at at once.
+pub(crate) fn control(bytes: &[u8], at: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let (words, rest) = bytes.get(at..)?.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The top bit of each byte that is below 0x20 or DEL. A borrow may mark bytes above such a
+        // one as well: the lowest is right (Warren, Hacker's Delight, §6-1).
+        let low = word.wrapping_sub(ONES * 0x20) & !word;
+        let del = word ^ (ONES * 0x7f);
+        let del = del.wrapping_sub(ONES) & !del;
+        let found = (low | del) & TOPS;
+        if found != 0 {
+            return Some(at + 8 * index + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    let is_control = |byte: &u8| byte.is_ascii_control();
+    let found = rest.iter().position(is_control)?;
+    Some(at + 8 * words.len() + found)
+}
+
+/// Reads a line whose name and value are as they nearly always are. `None`: [`field_line`] tells.
+fn plain_line(text: &[u8], start: usize) -> Option<Place> {
+    let name = text[start..]
+        .iter()
+        .position(|byte| !TOKEN[usize::from(*byte)])?;
+    let name_end = start + name;
+    if name == 0 || name > usize::from(u16::MAX) || text[name_end] != b':' {
+        return None;
+    }
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let mut value = name_end + 1;
+    value += text[value..]
+        .iter()
+        .take_while(|byte| is_space(byte))
+        .count();
+    let cr = control(text, value)?;
+    if text[cr] != b'\r' || text.get(cr + 1) != Some(&b'\n') {
+        return None;
+    }
+    let after = text[value..cr].iter().rev();
+    let after = after.take_while(|byte| is_space(byte)).count();
+    Some(Place {
+        start,
+        name_end,
+        value,
+        value_end: cr - after,
+        end: cr + 2,
+    })
 }
 
 /// `name ":" OWS value OWS CRLF` (RFC 9112 §5).

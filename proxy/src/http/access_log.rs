@@ -8,7 +8,15 @@ use crate::upstream::hedging::Hedged;
 /// line should not.
 pub(crate) const TEXT_LOGGED_MAX: usize = 1_024;
 
+/// Whether anybody reads it: what is only logged need not be gathered otherwise.
+pub(crate) fn is_on() -> bool {
+    tracing::enabled!(target: "sealane::access", tracing::Level::INFO)
+}
+
 pub(crate) fn write(request: &RequestOutcome<'_>) {
+    if !is_on() {
+        return;
+    }
     let selected = request.selected;
     // To the microsecond.
     let duration_ms = (request.took.as_secs_f64() * 1e6).round() / 1e3;

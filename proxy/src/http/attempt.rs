@@ -724,7 +724,7 @@ impl<'a, 'r> Trial<'a, 'r> {
         loop {
             let due = |upload: &Upload| self.due(upload, patience).0;
             let failure = match await_head(client, endpoint, upload, alarm, due).await {
-                Awaited::Head(head, end) => return Ok((*head, end)),
+                Awaited::Head(head, end) => return Ok((head, end)),
                 Awaited::Failed(failure) => failure,
                 Awaited::ClientGone => return stopped(Stop::ClientGone),
                 Awaited::Upload(error) => return stopped(stop_of(error)),

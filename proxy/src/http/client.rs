@@ -17,6 +17,7 @@ use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_error::ErrorType;
 use pingora_http::RequestHeader;
 
+use super::border::PingoraConn;
 use super::fields::{Fields, Known, KnownSet};
 use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
@@ -342,7 +343,7 @@ impl H1Client {
         *arrived = later;
 
         wire.read_at_most(BODY_READ_MAX);
-        let mut session = HttpSession::new(Box::new(wire.conn(Mode::Behind)));
+        let mut session = HttpSession::new(Box::new(PingoraConn::new(wire.conn(Mode::Behind))));
         session.set_read_timeout(None); // the exchange has its own
         session.set_pipelining_enabled(true);
         session.set_pipelined_prefix(ours);

@@ -38,6 +38,8 @@ pub(crate) const IDLE_MAX: usize = 4_096;
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often idle connections are looked through.
 pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Times that one is looked at and left: it is closed within [`SWEEP_EVERY`] of [`IDLE_TIMEOUT`].
+const IDLE_SWEEPS: u32 = (IDLE_TIMEOUT.as_secs() / SWEEP_EVERY.as_secs()) as u32;
 /// HTTP/2 connections of one worker to one endpoint. When all of them have
 /// [`STREAMS_PER_CONNECTION_MAX`] streams, the least busy one takes more, which wait inside h2.
 pub(crate) const H2_CONNECTIONS_MAX: usize = 8;
@@ -124,7 +126,8 @@ impl<T: Default> ByKey<T> {
 
 struct Idle {
     wire: Wire,
-    since: Instant,
+    /// Times that [`Connections::sweep`] saw it.
+    swept: u32,
 }
 
 /// One worker's connections to endpoints.
@@ -200,10 +203,7 @@ impl Connections {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_or_default(&Key::of(selected));
         if kept.len() < IDLE_PER_ENDPOINT_MAX && self.idle_count.get() < IDLE_MAX {
-            kept.push(Idle {
-                wire,
-                since: clock::now(),
-            });
+            kept.push(Idle { wire, swept: 0 });
             self.idle_count.set(self.idle_count.get() + 1);
         }
     }
@@ -232,7 +232,10 @@ impl Connections {
         let mut left = 0;
         self.idle.borrow_mut().retain(|key, kept| {
             let wanted = wanted(key);
-            kept.retain(|idle| wanted && now.duration_since(idle.since) < IDLE_TIMEOUT);
+            kept.retain_mut(|idle| {
+                idle.swept += 1;
+                wanted && idle.swept <= IDLE_SWEEPS
+            });
             left += kept.len();
             !kept.is_empty()
         });

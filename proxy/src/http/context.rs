@@ -10,6 +10,7 @@ use sealane_steering::{ClientPlace, How};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::access_log;
 use super::headers::{self, PeerText, RequestId};
 use super::message::RequestHead;
 use super::outcome::{RequestOutcome, settle_request};
@@ -101,11 +102,16 @@ impl RequestContext {
     }
 
     pub(crate) fn settle(&self) {
+        let (host, path) = if access_log::is_on() {
+            (self.head.host(), self.head.path())
+        } else {
+            ("", "")
+        };
         settle_request(&RequestOutcome {
             client: self.place.address,
             method: &self.head.method,
-            host: self.head.host(),
-            path: self.head.path(),
+            host,
+            path,
             status: self.status,
             received: self.received,
             sent: self.sent,

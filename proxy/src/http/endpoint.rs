@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, StatusCode, Uri, Version};
 use sealane_model::Failure;
@@ -103,6 +103,30 @@ impl Endpoint {
             },
             _ => None,
         }
+    }
+
+    /// Bytes of the answer's body that came with its head, and how many are left with them; `None`
+    /// where there are none, or they are framed.
+    pub(crate) fn arrived(&self) -> Option<(&[u8], u64)> {
+        match self {
+            Self::H1(h1) if !h1.arrived.is_empty() => match h1.body {
+                Body::Length(left) => {
+                    let here = h1.arrived.len();
+                    let here = usize::try_from(left).map_or(here, |left| left.min(here));
+                    Some((&h1.arrived[..here], left))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// So many bytes were taken that way.
+    pub(crate) fn note_taken(&mut self, bytes: usize) {
+        if let Self::H1(h1) = self {
+            h1.arrived.advance(bytes);
+        }
+        self.note_passed(bytes as u64);
     }
 
     /// So many bytes were read that way.
@@ -321,7 +345,7 @@ impl H1Endpoint {
             tracing::trace!("the endpoint takes no more");
         }
         let length = ready!(self.poll_whole_head(cx))?;
-        let text = self.arrived.split_to(length).to_vec();
+        let text = head::take(&mut self.arrived, length);
         self.head_bytes += length;
         self.scanner = Scanner::default();
         let unlawful = |what: &str| Failure::Protocol(what.to_owned());

@@ -54,7 +54,7 @@ pub(crate) async fn run(
                 client.close_after();
             }
             let own = OwnAnswer::from(&refusal, request.is_grpc);
-            answer_self(client, request, own, inbound.scheme).await;
+            Box::pin(answer_self(client, request, own, inbound.scheme)).await;
         }
     }
 }
@@ -66,10 +66,10 @@ async fn respond(
     alarm: &mut Alarm,
 ) -> Result<(), Stop> {
     let challenges = &inbound.worker.shared.challenges;
-    if let Some(proof) = challenges.answer(request.head.path()) {
+    if let Some(proof) = challenges.answer(&request.head) {
         // For an authority that looks for a proof (RFC 8555 §8.3).
         let own = OwnAnswer::whole(b"application/octet-stream", proof);
-        answer_self(client, request, own, inbound.scheme).await;
+        Box::pin(answer_self(client, request, own, inbound.scheme)).await;
         return Ok(());
     }
     if let Some(door) = &inbound.door {
@@ -79,7 +79,7 @@ async fn respond(
     let rules = Arc::clone(&request.rules);
     let route = if let Some(port) = inbound.redirect_to_https {
         let own = rules::to_https(&request.head, port).map_err(Stop::Refused)?;
-        answer_self(client, request, own, inbound.scheme).await;
+        Box::pin(answer_self(client, request, own, inbound.scheme)).await;
         return Ok(());
     } else {
         rules::find(&rules.routes, &request.head).ok_or(Stop::Refused(Refusal::NoRoute))?
@@ -87,7 +87,7 @@ async fn respond(
     request.route = Some(Arc::clone(route));
     let own = rules::own_answer(&route.rule, request, inbound.scheme);
     if let Some(own) = own.map_err(Stop::Refused)? {
-        answer_self(client, request, own, inbound.scheme).await;
+        Box::pin(answer_self(client, request, own, inbound.scheme)).await;
         return Ok(());
     }
     request.deadline = rules::deadline(request).map_err(Stop::Refused)?;
@@ -97,7 +97,7 @@ async fn respond(
     if content_length(&head.fields).is_some_and(too_large) {
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
-    let now = clock::now();
+    let now = request.started; // each attempt begins its own time
     route.budget.deposit(now.into_std());
     let keep = route.rule.retry.attempts > 1 || route.rule.hedge.is_some();
     let mut upload = Upload::new(max, keep, &inbound.worker.kept_for_replay, now);
@@ -142,7 +142,8 @@ async fn deliver(
     let relayed = if client.send_head(head, end && !switched).is_err() {
         Relayed::ClientGone
     } else if switched {
-        return tunnel(client, answer, route, request, upload, inbound, alarm).await;
+        let tunnel = tunnel(client, answer, route, request, upload, inbound, alarm);
+        return Box::pin(tunnel).await;
     } else if end {
         finish_bodiless(client).await
     } else {
@@ -162,7 +163,7 @@ async fn deliver(
         request.cut_short = !flush(client, route.rule.timeouts.idle).await;
     } else if relayed == Relayed::Deadline && client.may_end_early() {
         request.refusal = Some(Refusal::Deadline.as_str());
-        end_overdue(client).await;
+        Box::pin(end_overdue(client)).await;
     } else {
         // What came before it broke off is the client's.
         poll_fn(|cx| {

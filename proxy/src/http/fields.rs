@@ -6,9 +6,12 @@
 //! checks no syntax but what would break a line: parsers do (`crate::h1`, `h2`).
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::h1::head;
 
 /// A field that the proxy reads or writes by itself.
 macro_rules! known {
@@ -215,7 +218,7 @@ pub(crate) struct Fields {
 /// Lines that a head usually has, with what we add.
 const LINES: usize = 16;
 /// Room for what is added to a head on its way.
-const ADDED: usize = 384;
+pub(crate) const ADDED: usize = 384;
 
 impl Fields {
     pub(crate) const fn new() -> Self {
@@ -368,10 +371,11 @@ impl Fields {
     /// As [`Fields::append`], of a value in pieces.
     pub(crate) fn append_parts<'n>(&mut self, name: impl Into<Name<'n>>, value: &[&[u8]]) {
         let name = name.into();
-        let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-        if value.iter().any(|part| part.iter().any(breaks)) {
+        if value.iter().any(|part| breaks_lines(part)) {
             return;
         }
+        let of_value: usize = value.iter().map(|part| part.len()).sum();
+        self.text.reserve(name.text.len() + of_value + 4);
         let start = self.text.len();
         self.text.extend_from_slice(name.text);
         self.text.extend_from_slice(b": ");
@@ -505,7 +509,10 @@ impl Fields {
             let name = &text[start..start + usize::from(line.name_length)];
             let value = text.slice(line.value as usize..line.value_end as usize);
             let name = header_name(line.known, name);
-            if let (Some(name), Ok(value)) = (name, HeaderValue::from_maybe_shared(value)) {
+            if let (Some(name), Ok(mut value)) = (name, HeaderValue::from_maybe_shared(value)) {
+                // Never the same twice: in a peer's table (RFC 7541 §6.2.3) it would only drive
+                // others out.
+                value.set_sensitive(line.known == Known::XRequestId);
                 map.append(name, value);
             }
         }
@@ -516,8 +523,20 @@ impl Fields {
 fn header_name(known: Known, text: &[u8]) -> Option<HeaderName> {
     match known {
         Known::Other => HeaderName::from_bytes(text).ok(),
-        known => Some(HeaderName::from_static(known.as_str())),
+        known => HEADER_NAMES.get(known as usize).cloned(),
     }
+}
+
+/// [`NAMES`] for maps: making one looks at each of its letters.
+static HEADER_NAMES: LazyLock<Vec<HeaderName>> =
+    LazyLock::new(|| NAMES.iter().copied().map(HeaderName::from_static).collect());
+
+fn breaks_lines(value: &[u8]) -> bool {
+    let Some(first) = head::control(value, 0) else {
+        return false;
+    };
+    let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
+    value[first..].iter().any(breaks)
 }
 
 fn name_in<'t>(text: &'t [u8], line: &Line) -> &'t [u8] {

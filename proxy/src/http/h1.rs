@@ -151,8 +151,7 @@ struct Began {
 /// Reads the head that `arrived` begins with, and chooses who reads the body: HTTP/1.1 requests in
 /// origin form are the strict codec's, older and rarer ones Pingora's (but for chunks).
 async fn begin(wire: &Wire, arrived: &mut BytesMut, length: usize) -> Result<Began, Refusal> {
-    let text = arrived.split_to(length).to_vec();
-    let read = head::request(text)?;
+    let read = head::request(head::take(arrived, length))?;
     let (framing, is_newest) = (read.framing, read.head.version == Version::HTTP_11);
     if read.form == Form::Origin && is_newest {
         let admitted = admit::check(&read.head);

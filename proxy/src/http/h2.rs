@@ -83,6 +83,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound) {
         frames,
         cut_at: None,
         heads: Rc::default(),
+        alarms: Rc::default(),
     };
     let listening = inbound.worker.draining.listen();
     loop {
@@ -117,6 +118,9 @@ struct Driver<'a> {
     cut_at: Option<Instant>,
     /// See [`HEADS_MAX`].
     heads: Rc<Cell<usize>>,
+    /// Alarms of exchanges that are over, for those to come: making one costs more than moving it. At
+    /// most as many as there were streams at once.
+    alarms: Rc<RefCell<Vec<Alarm>>>,
 }
 
 impl<'a> Driver<'a> {
@@ -212,6 +216,7 @@ impl<'a> Driver<'a> {
         self.frames.borrow_mut().accept();
         let inbound = self.inbound;
         let limit = self.limits.head_timeout;
+        let alarms = Rc::clone(&self.alarms);
         streams.push(Box::pin(async move {
             let _held = held;
             let tunnel = admit::is_websocket(&head);
@@ -225,8 +230,9 @@ impl<'a> Driver<'a> {
             if tunnel {
                 websocket::ask(&mut head.fields, random::wide_number());
             }
-            let mut alarm = Alarm::default();
+            let mut alarm = alarms.borrow_mut().pop().unwrap_or_default();
             exchange::run(&mut client, head, admitted, inbound, &mut alarm).await;
+            alarms.borrow_mut().push(alarm);
         }));
     }
 }

@@ -51,6 +51,11 @@ impl RequestHead {
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
+    pub(crate) fn target_starts_with(&self, prefix: &str) -> bool {
+        let (start, end) = self.target;
+        self.fields.text()[start as usize..end as usize].starts_with(prefix.as_bytes())
+    }
+
     /// Asks for something else. `target`: visible ASCII.
     pub(crate) fn set_target(&mut self, target: &str) {
         let place = self.fields.keep(target.as_bytes());

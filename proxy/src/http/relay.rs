@@ -298,7 +298,7 @@ pub(super) const PIECES_IN_A_ROW: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Awaited {
     /// The final head, and whether it ends the answer.
-    Head(Box<AnswerHead>, bool),
+    Head(AnswerHead, bool),
     Failed(Failure),
     Upload(UploadError),
     ClientGone,
@@ -330,7 +330,7 @@ pub(crate) async fn await_head(
             };
             match endpoint.poll_head(cx) {
                 Poll::Ready(Ok((head, end))) if !head.is_interim() => {
-                    return Poll::Ready(Awaited::Head(Box::new(head), end));
+                    return Poll::Ready(Awaited::Head(head, end));
                 }
                 Poll::Ready(Ok((mut head, _))) => {
                     informational += 1;
@@ -434,7 +434,8 @@ pub(crate) async fn relay(
         deadline,
         mut squeeze,
     } = terms;
-    let mut moved_at = clock::now();
+    // When the last piece moved; read off the clock only once there is something to wait for.
+    let mut moved_at = None;
     let mut half_closed = None;
     let in_a_row = match squeeze {
         Some(_) => SQUEEZED_IN_A_ROW,
@@ -455,7 +456,7 @@ pub(crate) async fn relay(
             if client_lets
                 && let Poll::Ready(passed) = poll_pass(cx, client, endpoint, &mut squeeze, sent)
             {
-                moved_at = clock::now();
+                moved_at = None;
                 match passed {
                     Ok(false) => continue,
                     Ok(true) => return Poll::Ready(Relayed::Whole),
@@ -483,6 +484,7 @@ pub(crate) async fn relay(
                 // An error shows when the next piece is sent.
                 let _ = endpoint.poll_ready(cx);
             }
+            let moved_at = *moved_at.get_or_insert_with(clock::now);
             let moved_at = moved_at.max(upload.moved_at);
             let patience = if half_closed.is_some() {
                 idle.min(HALF_CLOSED_PATIENCE)
@@ -517,6 +519,9 @@ fn poll_pass(
     squeeze: &mut Option<Box<Squeeze>>,
     sent: &mut u64,
 ) -> Poll<Result<bool, Relayed>> {
+    if let Some(passed) = pass_arrived(cx, client, endpoint, sent) {
+        return Poll::Ready(passed);
+    }
     if let Some(passed) = poll_pass_by(cx, client, endpoint, sent) {
         return passed;
     }
@@ -531,6 +536,29 @@ fn poll_pass(
             Err(relayed) => Poll::Ready(Err(relayed)),
         },
     }
+}
+
+/// Sends what came with the head, as a small body does, from where it lies. `None`: there is nothing
+/// such.
+fn pass_arrived(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    sent: &mut u64,
+) -> Option<Result<bool, Relayed>> {
+    let (bytes, left) = endpoint.arrived()?;
+    let (to, owed) = client.passable()?;
+    if left != owed {
+        return None; // the general way finds out what is wrong
+    }
+    if to.write(cx, bytes).is_err() {
+        return Some(Err(Relayed::ClientGone));
+    }
+    let passed = bytes.len();
+    *sent += passed as u64;
+    endpoint.note_taken(passed);
+    client.note_passed(passed as u64);
+    Some(Ok(passed as u64 == left))
 }
 
 /// Moves bytes of a large body from HTTP/1 to HTTP/1 without holding them. `None`: not such a body.

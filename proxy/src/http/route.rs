@@ -88,6 +88,9 @@ impl RouteTable {
     ) -> Option<&Arc<RouteState>> {
         let path = without_query(path);
         let request = Request { method, headers };
+        if self.exact.is_empty() && self.suffix.is_empty() {
+            return self.any.find(path, |route| request.fits(&route.rule.when));
+        }
         let mut buffer = [0; HOST_MAX];
         let host = plain(host, &mut buffer);
         self.paths_for(host)
@@ -175,7 +178,7 @@ impl Request<'_> {
 }
 
 fn without_query(path: &str) -> &str {
-    let end = path.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+    let end = memchr::memchr2(b'?', b'#', path.as_bytes());
     &path[..end.unwrap_or(path.len())]
 }
 

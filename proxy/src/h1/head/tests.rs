@@ -125,7 +125,7 @@ fn a_request_is_read_into_its_parts() {
     assert_eq!(head.host(), "x");
     assert_eq!(head.fields.get("a"), Some(&b"b c"[..]));
     assert_eq!(form, Form::Origin);
-    let mut out = bytes::BytesMut::new();
+    let mut out = BytesMut::new();
     head.write_to(&mut out);
     let written = "PUT /a/b?c=d HTTP/1.1\r\nHOST: x\r\nA: b c\r\nvia: 1.1 y\r\n\r\n";
     assert_eq!(std::str::from_utf8(&out), Ok(written));
@@ -213,7 +213,7 @@ proptest::proptest! {
             && let Ok(first) = request(text.as_bytes()[..length].to_vec())
             && first.head.version == Version::HTTP_11
         {
-            let mut out = bytes::BytesMut::new();
+            let mut out = BytesMut::new();
             first.head.write_to(&mut out);
             let again = request(out.to_vec()).unwrap();
             proptest::prop_assert_eq!(again.framing, first.framing);
@@ -221,5 +221,17 @@ proptest::proptest! {
             let lines: Vec<_> = first.head.fields.iter().collect();
             proptest::prop_assert_eq!(again.head.fields.iter().collect::<Vec<_>>(), lines);
         }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn the_first_control_character_is_found_wherever_it_stands(
+        bytes in proptest::collection::vec(proptest::prop_oneof![8 => 0x20_u8..0x7f, 1 => proptest::num::u8::ANY], 0..64),
+        at in 0_usize..64,
+    ) {
+        let at = at.min(bytes.len());
+        let expected = bytes[at..].iter().position(u8::is_ascii_control);
+        proptest::prop_assert_eq!(control(&bytes, at), expected.map(|found| at + found));
     }
 }

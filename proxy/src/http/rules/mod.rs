@@ -38,7 +38,7 @@ use crate::config::{Action, FixedAnswer, Maintenance, NewPath, Redirect, Route};
 /// The request's route. A preflight takes that of the request which it asks for, if that one has a
 /// rule for it: routes may be for some methods alone.
 pub(crate) fn find<'t>(routes: &'t RouteTable, head: &RequestHead) -> Option<&'t Arc<RouteState>> {
-    let find = |method: &Method| routes.find(head.host(), head.path(), method, &head.fields);
+    let find = |method: &Method| routes.find(head.host(), head.target(), method, &head.fields);
     if let Some(preflight) = Preflight::of(&head.method, &head.fields)
         && let Some(route) = find(&preflight.method)
         && route.rule.options.cors.is_some()
