@@ -264,3 +264,6 @@ const RATE_MAX: u64 = u32::MAX as u64;
 fn millis_of(ratio: Ratio) -> i32 {
     (ratio.get() * f64::from(HEDGE_MILLIS)).round() as i32
 }
+
+#[cfg(test)]
+mod tests;
