@@ -7,8 +7,9 @@
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
 #   make load-floods          a good client beside floods of twenty kinds; prints a table (a release build)
-#   make fuzz TARGET=NAME     needs a nightly toolchain and cargo-fuzz
-#   make fuzz-short           ten seconds for each target of the HTTP/1 codec, on the stable toolchain
+#   make fuzz-short           six seconds for each parser, on the stable toolchain; longer, or only one:
+#                             make fuzz-short FUZZ_SECONDS=600 FUZZ_TARGETS=dns/zone_text
+#   make fuzz                 configuration files; needs a nightly toolchain and cargo-fuzz
 
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
@@ -49,7 +50,7 @@ load-floods: release
 	$(CARGO) run --locked --release -p sealane-loadtests --bin floods -- run $(ARGS)
 
 fuzz:
-	$(CARGO) +nightly fuzz run --fuzz-dir fuzz $(TARGET) -- -max_total_time=60
+	$(CARGO) +nightly fuzz run --fuzz-dir fuzz config_text -- -max_total_time=$(FUZZ_SECONDS)
 
 # What cargo-fuzz passes, without the sanitizer that needs a nightly toolchain. With --target, so that
 # build scripts are spared.
@@ -57,17 +58,23 @@ FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-# What is found goes into a directory that is not kept; the seeds are only read.
+# Of each crate below fuzz/, its targets. What is found goes into a directory that is not kept; the seeds are
+# only read.
+FUZZ_SECONDS ?= 6
+FUZZ_TARGETS ?= proxy/h1_request proxy/h1_answer proxy/h1_chunked proxy/h2_admission proxy/forwarded \
+  proxy/accepted proxy/client_hello proxy/proxy_header dns/dns_question dns/zone_text
+
 fuzz-short: needs-fuzz
-	@host=$$(rustc -vV | sed -n 's/^host: //p'); found=fuzz/h1/target/found; \
-	for target in h1_request h1_answer h1_chunked; do \
-	  mkdir -p $$found/$$target fuzz/artifacts/$$target; \
-	  if ! RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) run -q --locked --manifest-path fuzz/h1/Cargo.toml --target $$host --bin $$target -- \
-	    $$found/$$target fuzz/seeds/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
-	    -max_total_time=10 -max_len=4096 -verbosity=0 -print_final_stats=1 >$$found/$$target.log 2>&1; then \
-	    tail -n 40 $$found/$$target.log >&2; exit 1; \
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); export CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz; \
+	for each in $(FUZZ_TARGETS); do \
+	  crate=$${each%%/*}; target=$${each#*/}; found=$$CARGO_TARGET_DIR/found/$$target; \
+	  mkdir -p $$found fuzz/artifacts/$$target; \
+	  if ! RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) run -q --locked --manifest-path fuzz/$$crate/Cargo.toml --target $$host --bin $$target -- \
+	    $$found fuzz/seeds/$$target -artifact_prefix=fuzz/artifacts/$$target/ -max_total_time=$(FUZZ_SECONDS) \
+	    -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1 >$$found.log 2>&1; then \
+	    tail -n 40 $$found.log >&2; exit 1; \
 	  fi; \
-	  echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$found/$$target.log) inputs"; \
+	  echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$found.log) inputs"; \
 	done
 
 # Installs what is missing, by Debian's names; elsewhere it says what to install.

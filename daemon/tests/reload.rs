@@ -2,6 +2,8 @@
 //! changes nothing.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "world/traffic.rs"]
+mod traffic;
 mod world;
 
 use std::net::{SocketAddr, TcpStream};
@@ -9,8 +11,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealane_testkit::load::{GetRecord, Load};
+use sealane_testkit::load::Load;
 use sealane_testkit::{HttpClient, ScriptedEndpoint};
+use traffic::{LISTENERS, Needs, Traffic, is_lost};
 use world::Sealane;
 
 const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
@@ -161,7 +164,7 @@ async fn no_request_is_lost_while_the_file_changes() {
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     let records = load.stop().await;
-    let failed: Vec<_> = records.iter().filter(|get| lost(get)).collect();
+    let failed: Vec<_> = records.iter().filter(|get| is_lost(get)).collect();
     println!(
         "{} requests while the file changed seven times, {} lost",
         records.len(),
@@ -171,10 +174,55 @@ async fn no_request_is_lost_while_the_file_changes() {
     drop(sealane);
 }
 
-fn lost(get: &GetRecord) -> bool {
-    get.outcome
-        .as_ref()
-        .map_or(true, |reply| reply.status != 200)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_reloads_under_everything_that_clients_do_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = ScriptedEndpoint::start_anywhere("one", "us-east-1")
+        .await
+        .unwrap();
+    let needs = Needs::new(folder.path(), endpoint.address()).await;
+    let path = folder.path().join("sealane.yaml");
+    let write = |number: usize| {
+        // Another rule, another pool, another listener and another name each time.
+        let yaml = format!(
+            "version: 1
+node: {{ workers: 2, drain_limit: 60s }}
+pools:
+  api: {{ regions: {{ us-east-1: {{ addresses: [192.0.2.10], endpoints: [{{ address: \"{at}\" }}] }} }}, probe: {{ tcp: {{}} }} }}
+  other{number}: {{ regions: {{ us-east-1: {{ endpoints: [{{ address: \"{at}\" }}] }} }}, probe: {{ tcp: {{}} }} }}
+{pools}listeners:
+  web: {{ bind: [\"127.0.0.1:0\"] }}
+  web{number}: {{ bind: [\"127.0.0.1:0\"] }}
+  datagrams{number}: {{ bind: [\"127.0.0.1:0\"], protocol: udp, pool: echoes }}
+{listeners}routes:
+  - {{ match: {{ path_prefix: /other{number} }}, pool: other{number} }}
+  - {{ pool: api }}
+{dns}    other{number}.test: {{ ns: [ns1.example.test.], steered: {{ \"@\": {{ pool: api }} }} }}
+admin: {{ bind: [\"127.0.0.1:0\"] }}
+",
+            at = endpoint.address(),
+            pools = needs.pools(),
+            listeners = Needs::listeners(),
+            dns = Needs::dns(),
+        );
+        replace(&path, &yaml);
+    };
+    write(0);
+    let started = path.clone();
+    let mut sealane = blocking(move || Sealane::run(&started, &LISTENERS)).await;
+    let traffic = Traffic::start(&sealane, &needs);
+
+    for number in 1..=5 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        write(number);
+        sealane = logged(sealane, "new rules serve").await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let summary = traffic.stop().await;
+    println!("five reloads, nothing lost:{summary}");
+    assert_eq!(summary.flows_moved(), 0);
+    drop(sealane);
 }
 
 /// Writes the file and waits until its rules serve.

@@ -2,6 +2,8 @@
 //! wrong with the new one, the old one goes on.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "world/traffic.rs"]
+mod traffic;
 mod world;
 
 use std::net::{SocketAddr, TcpStream};
@@ -9,15 +11,11 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sealane_testkit::dns_client::Question;
-use sealane_testkit::load::{DnsRecord, GetRecord, Load, Poll};
-use sealane_testkit::websocket::{self, Kind};
+use sealane_testkit::load::Load;
 use sealane_testkit::{HttpClient, Mode, ScriptedEndpoint};
-use tokio::task::JoinSet;
+use traffic::{LISTENERS, Needs, Traffic, is_lost};
 use world::{Sealane, binary, curl, text, until};
 
 const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
@@ -29,8 +27,11 @@ struct File {
     endpoints: Vec<SocketAddr>,
     workers: usize,
     upgrade_limit: &'static str,
-    /// Listeners beside `web`.
+    /// HTTP listeners beside `web`.
     more: Vec<&'static str>,
+    /// Further pools and listeners, as they stand in the file.
+    pools: String,
+    listeners: String,
 }
 
 impl File {
@@ -41,6 +42,8 @@ impl File {
             workers: 1,
             upgrade_limit: "60s",
             more: Vec::new(),
+            pools: String::new(),
+            listeners: String::new(),
         }
     }
 
@@ -51,6 +54,8 @@ impl File {
             workers,
             upgrade_limit,
             more,
+            pools,
+            listeners,
         } = self;
         let endpoints: String = endpoints
             .iter()
@@ -60,6 +65,7 @@ impl File {
             .iter()
             .map(|name| format!("  {name}: {{ bind: [\"127.0.0.1:0\"] }}\n"))
             .collect();
+        let dns = Needs::dns();
         let yaml = format!(
             "version: 1
 node: {{ name: test, workers: {workers}, first_round_limit: 3s, drain_limit: 60s, upgrade_limit: {upgrade_limit} }}
@@ -67,16 +73,11 @@ pools:
   api:
     regions: {{ us-east-1: {{ addresses: [192.0.2.10], endpoints: [{endpoints}] }} }}
     probe: {{ tcp: {{}}, interval: 1s, timeout: 500ms }}
-listeners:
+{pools}listeners:
   web: {{ bind: [\"127.0.0.1:0\"] }}
-  raw: {{ bind: [\"127.0.0.1:0\"], protocol: tcp, pool: api }}
-{more}routes:
+{listeners}{more}routes:
   - {{ pool: api }}
-dns:
-  bind: [\"127.0.0.1:0\"]
-  zones:
-    {NAME}: {{ ns: [ns1.example.test.], steered: {{ \"@\": {{ pool: api }} }} }}
-admin: {{ bind: [\"127.0.0.1:0\"], tokens: [{{ name: ops, token: \"file:token\", role: operator }}] }}
+{dns}admin: {{ bind: [\"127.0.0.1:0\"], tokens: [{{ name: ops, token: \"file:token\", role: operator }}] }}
 "
         );
         let token = path.with_file_name("token");
@@ -96,31 +97,15 @@ fn replace(path: &Path, content: &[u8]) {
 async fn two_upgrades_under_load_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = endpoint().await;
+    let needs = Needs::new(folder.path(), endpoint.address()).await;
     let mut file = File::new(folder.path(), &[endpoint.address()]);
+    file.pools = needs.pools();
+    file.listeners = Needs::listeners().to_owned();
     file.write();
     let path = file.path.clone();
-    let listeners = ["web", "raw", "dns", "admin"];
-    let mut sealane = blocking(move || Sealane::run(&path, &listeners)).await;
-    let (web, dns) = (sealane.address("web"), sealane.address("dns"));
-    let raw = sealane.address("raw");
+    let mut sealane = blocking(move || Sealane::run(&path, &LISTENERS)).await;
     let first = sealane.pid();
-
-    let mut load = Load::new(web, NAME, RATE);
-    load.fresh_every = const { NonZeroU32::new(2).unwrap() };
-    let load = load.start(now());
-    let mut sessions = Load::new(raw, NAME, const { NonZeroU32::new(50).unwrap() });
-    sessions.fresh_every = NonZeroU32::MIN;
-    let sessions = sessions.start(now());
-    let mut poll = Poll::new(dns, Question::a(NAME));
-    poll.interval = Duration::from_millis(5);
-    poll.limit = Duration::from_secs(5);
-    let poll = poll.start(now());
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut others = JoinSet::new();
-    others.spawn(ask_over_tcp(dns, stop.clone()));
-    others.spawn(speak_http_2(web, stop.clone()));
-    others.spawn(keep_a_websocket(web, stop.clone()));
-    others.spawn(keep_a_websocket(raw, stop.clone()));
+    let traffic = Traffic::start(&sealane, &needs);
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     // More workers than before, then fewer: sockets are bound beside, and shared out.
@@ -136,29 +121,8 @@ async fn two_upgrades_under_load_lose_nothing() {
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
-    let gets: Vec<GetRecord> = load.stop().await;
-    let relayed: Vec<GetRecord> = sessions.stop().await;
-    let questions: Vec<DnsRecord> = poll.stop().await;
-    stop.store(true, Ordering::Relaxed);
-    let mut counts = others.join_all().await;
-    counts.sort_unstable();
-    let asked_again = gets.iter().filter_map(|get| get.outcome.as_ref().ok());
-    let asked_again = asked_again.filter(|reply| reply.asked_again).count();
-    println!(
-        "two upgrades: {} requests ({asked_again} on a kept connection that closed under them, asked again), \
-         {} TCP sessions, {} questions over UDP, other exchanges by kind {counts:?}",
-        gets.len(),
-        relayed.len(),
-        questions.len(),
-    );
-    let all = gets.iter().chain(&relayed);
-    let lost: Vec<_> = all.filter(|get| is_lost(get)).collect();
-    assert!(gets.len() > 200 && lost.is_empty(), "{lost:?}");
-    let lost: Vec<_> = questions
-        .iter()
-        .filter(|one| one.outcome.is_err())
-        .collect();
-    assert!(questions.len() > 200 && lost.is_empty(), "{lost:?}");
+    let summary = traffic.stop().await;
+    println!("two upgrades, nothing lost:{summary}");
     // The first process ends as soon as the WebSockets, which it kept all the time, are closed.
     blocking(move || {
         assert_ne!(sealane.pid(), first);
@@ -168,93 +132,6 @@ async fn two_upgrades_under_load_lose_nothing() {
         sealane.wait_gone(last);
     })
     .await;
-}
-
-fn is_lost(get: &GetRecord) -> bool {
-    get.outcome
-        .as_ref()
-        .map_or(true, |reply| reply.status != 200)
-}
-
-async fn ask_over_tcp(dns: SocketAddr, stop: Arc<AtomicBool>) -> usize {
-    let mut asked = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let answer = Question::a(NAME)
-            .ask_tcp(dns, Duration::from_secs(10))
-            .await;
-        assert_eq!(answer.unwrap().rcode, 0);
-        asked += 1;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    asked
-}
-
-/// Request after request on one connection, and on a new one when it says goodbye.
-async fn speak_http_2(web: SocketAddr, stop: Arc<AtomicBool>) -> usize {
-    let mut asked = 0;
-    'connection: while !stop.load(Ordering::Relaxed) {
-        let tcp = tokio::net::TcpStream::connect(web).await.unwrap();
-        let (mut client, connection) = h2::client::handshake(tcp).await.unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
-        while !stop.load(Ordering::Relaxed) {
-            let request = http::Request::get("http://api.example.test/").body(());
-            let sent = async {
-                client = client.clone().ready().await?;
-                let (answer, _) = client.send_request(request.unwrap(), true)?;
-                let mut body = answer.await?.into_body();
-                let mut bytes = 0;
-                while let Some(piece) = body.data().await {
-                    let piece = piece?;
-                    body.flow_control().release_capacity(piece.len())?;
-                    bytes += piece.len();
-                }
-                Ok::<_, h2::Error>(bytes)
-            };
-            match sent.await {
-                Ok(bytes) => assert!(bytes > 0),
-                // Not processed, it says (RFC 9113 §8.7): asked again elsewhere.
-                Err(error) if is_unprocessed(&error) => continue 'connection,
-                Err(error) => panic!("HTTP/2: {error}"),
-            }
-            asked += 1;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    asked
-}
-
-fn is_unprocessed(error: &h2::Error) -> bool {
-    error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
-        || error.reason() == Some(h2::Reason::REFUSED_STREAM)
-}
-
-async fn keep_a_websocket(web: SocketAddr, stop: Arc<AtomicBool>) -> usize {
-    let mut socket = websocket(web).await;
-    let mut echoes = 0;
-    while !stop.load(Ordering::Relaxed) {
-        echo(&mut socket).await;
-        echoes += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    echoes
-}
-
-type WebSocket = tokio::io::BufReader<tokio::net::TcpStream>;
-
-async fn websocket(web: SocketAddr) -> WebSocket {
-    let client = HttpClient::connect(web).await.unwrap();
-    let mut client = client.within(Duration::from_secs(60));
-    client.upgrade_to_websocket("/ws").await.unwrap();
-    client.into_stream()
-}
-
-async fn echo(socket: &mut WebSocket) {
-    let mask = Some([1, 2, 3, 4]);
-    let sent = websocket::write(socket, Kind::Text, b"still there?", mask).await;
-    sent.unwrap();
-    let frame = websocket::read(socket).await.unwrap();
-    assert_eq!(frame.payload, b"still there?");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,7 +37,7 @@ use crate::metrics::{ListenerMetrics, SessionMetrics};
 use crate::proxy_protocol::{self, Header};
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
 use crate::tcp;
-use crate::tcp::sni::Names;
+use crate::tcp::names::Names;
 use crate::udp::{self, UdpRule};
 use crate::worker::{Worker, note_panic};
 

@@ -5,6 +5,7 @@
 //! server name that a client asks for in the clear. Read [`serve`] first, then [`relay`].
 
 pub(crate) mod end;
+pub(crate) mod names;
 pub(crate) mod outcome;
 pub(crate) mod relay;
 pub mod sni;

@@ -5,10 +5,7 @@
 //! outer name counts. Used by the listeners for `tls_passthrough`.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::net::IpAddr;
-
-use crate::config::{Destination, HostPattern};
 
 /// Bytes of a ClientHello with its records' heads, at most: browsers send less than 2 KiB, with
 /// post-quantum keys and a session's ticket. A longer one is refused.
@@ -215,47 +212,6 @@ impl<'a> Reader<'a> {
     fn with_length_of_2(&mut self) -> Option<&'a [u8]> {
         let length = <[u8; 2]>::try_from(self.bytes(2)?).ok()?;
         self.bytes(usize::from(u16::from_be_bytes(length)))
-    }
-}
-
-/// Who serves which server name. As large as the operator's list.
-#[derive(Debug)]
-pub(crate) struct Names {
-    exact: HashMap<String, Destination>,
-    /// By the suffix with its leading dot.
-    suffixes: HashMap<String, Destination>,
-    otherwise: Option<Destination>,
-}
-
-impl Names {
-    /// Of two equal names the first one counts.
-    pub(crate) fn new(
-        names: &[(HostPattern, Destination)],
-        otherwise: Option<&Destination>,
-    ) -> Self {
-        let (mut exact, mut suffixes) = (HashMap::new(), HashMap::new());
-        for (pattern, to) in names {
-            let (table, name) = match pattern {
-                HostPattern::Exact(name) => (&mut exact, name),
-                HostPattern::Suffix(suffix) => (&mut suffixes, suffix),
-            };
-            table.entry(name.to_string()).or_insert_with(|| to.clone());
-        }
-        Self {
-            exact,
-            suffixes,
-            otherwise: otherwise.cloned(),
-        }
-    }
-
-    /// The name itself, else the longest suffix, else whoever serves the rest.
-    pub(crate) fn find(&self, name: Option<&str>) -> Option<&Destination> {
-        let named = name.and_then(|name| {
-            let dots = name.match_indices('.').map(|(at, _)| &name[at..]);
-            let suffix = || dots.into_iter().find_map(|rest| self.suffixes.get(rest));
-            self.exact.get(name).or_else(suffix)
-        });
-        named.or(self.otherwise.as_ref())
     }
 }
 

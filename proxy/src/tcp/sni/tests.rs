@@ -1,10 +1,6 @@
 //! ClientHellos as clients send them, as they must not, and whom they lead to.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
-use sealane_model::PoolId;
-use sealane_steering::SteeringPolicy;
 
 use super::*;
 
@@ -206,35 +202,4 @@ proptest! {
         let _ = parse(&hello_with(&bytes));
         let _ = parse(&hello_with(&extension(0, &bytes)));
     }
-}
-
-fn to(pool: usize) -> Destination {
-    Destination {
-        pool: PoolId::from_index(pool).unwrap(),
-        steering: Arc::new(SteeringPolicy::Nearest),
-    }
-}
-
-#[test]
-fn the_most_exact_name_wins_and_the_rest_goes_to_whoever_takes_it() {
-    let names = [
-        (HostPattern::Suffix(".example.com".into()), to(1)),
-        (HostPattern::Exact("db.example.com".into()), to(2)),
-        (HostPattern::Suffix(".eu.example.com".into()), to(3)),
-    ];
-    let find = |otherwise: Option<&Destination>, name: Option<&str>| {
-        let names = Names::new(&names, otherwise);
-        names.find(name).map(|to| to.pool.index())
-    };
-    let rest = to(9);
-
-    assert_eq!(find(None, Some("db.example.com")), Some(2));
-    assert_eq!(find(None, Some("x.example.com")), Some(1));
-    assert_eq!(find(None, Some("y.x.example.com")), Some(1));
-    assert_eq!(find(None, Some("x.eu.example.com")), Some(3));
-    assert_eq!(find(None, Some("eu.example.com")), Some(1));
-    assert_eq!(find(None, Some("example.com")), None);
-    assert_eq!(find(Some(&rest), Some("example.com")), Some(9));
-    assert_eq!(find(None, None), None);
-    assert_eq!(find(Some(&rest), None), Some(9));
 }

@@ -1,0 +1,5 @@
+//! See `sealane_fuzz_proxy::codec::request`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| sealane_fuzz_proxy::codec::request(bytes));
