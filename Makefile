@@ -2,12 +2,12 @@
 #
 #   make demo                 builds and runs the demo (ARGS="--http 8081" changes a port)
 #   make test                 everything that must pass, with what it needs installed first
-#   make test-slow            10,000 idle WebSockets over a reload and an upgrade (needs 20,200 descriptors: ulimit -n)
+#   make test-slow            10,000 idle WebSockets over a reload and an upgrade (needs 20,000 descriptors: ulimit -n)
 #   make check                formatting, lints and documentation
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
 #   make load-floods          a good client beside floods of twenty kinds; prints a table (a release build)
-#   make fuzz-short           six seconds for each parser, on the stable toolchain; longer, or only one:
+#   make fuzz-short           six seconds for each of the proxy's parsers, on the stable toolchain; or another:
 #                             make fuzz-short FUZZ_SECONDS=600 FUZZ_TARGETS=dns/zone_text
 #   make fuzz                 configuration files; needs a nightly toolchain and cargo-fuzz
 
@@ -62,7 +62,7 @@ FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # only read.
 FUZZ_SECONDS ?= 6
 FUZZ_TARGETS ?= proxy/h1_request proxy/h1_answer proxy/h1_chunked proxy/h2_admission proxy/forwarded \
-  proxy/accepted proxy/client_hello proxy/proxy_header dns/dns_question dns/zone_text
+  proxy/accepted proxy/client_hello proxy/proxy_header
 
 fuzz-short: needs-fuzz
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); export CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz; \

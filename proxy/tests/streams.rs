@@ -14,6 +14,7 @@ use bytes::Bytes;
 use edge::{Edge, Http2, PATIENCE, any_port, reply2};
 use sealane_model::Snapshot;
 use sealane_model::Verdict::Up;
+use sealane_proxy::config::Config;
 use sealane_testkit::websocket::{self, Kind};
 use sealane_testkit::{ScriptedEndpoint, World};
 use stream_io::{connect, within};
@@ -311,4 +312,138 @@ async fn a_deadline_that_cannot_be_read_is_refused() {
 
     assert_eq!(reply.head.headers["grpc-status"], "13");
     assert_eq!(one.requests(), 0);
+}
+
+/// More than have room in a default window of 64 KiB where each keeps 16 KiB of it.
+const IDLE: usize = 20;
+const MUCH: usize = 1_000_000;
+
+/// No time-out frees a window in time for these tests.
+fn never_ends(config: &mut Config) {
+    let timeouts = &mut config.routes[0].timeouts;
+    timeouts.attempt = 10 * PATIENCE;
+    timeouts.request = 10 * PATIENCE;
+    timeouts.idle = 10 * PATIENCE;
+}
+
+/// Answers `/much` with much, and everything else with the first event of a stream that goes on.
+async fn endpoint_of_events() -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections.spawn(async move {
+                let mut head = vec![0; 8192];
+                let read = stream.read(&mut head).await.unwrap();
+                let answer = if head[..read].starts_with(b"GET /much ") {
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {MUCH}\r\n\r\n");
+                    [head.into_bytes(), vec![b'm'; MUCH]].concat()
+                } else {
+                    let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+                                 transfer-encoding: chunked\r\n\r\n9\r\ndata: a\n\n\r\n";
+                    head.to_vec()
+                };
+                stream.write_all(&answer).await.unwrap();
+                // Until the proxy leaves.
+                let _ = stream.read(&mut head).await;
+            });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn idle_answers_leave_their_connection_s_window_to_a_busy_one() {
+    let (address, _task) = endpoint_of_events().await;
+    let edge = Edge::start_with(world_at(address).build(), never_ends);
+    let mut client = Http2::connect(edge.address()).await;
+
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let request = http::Request::get("http://x.test/events").body(()).unwrap();
+        let mut requests = client.requests.clone().ready().await.unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        let mut events = within(answer).await.unwrap().into_body();
+        let event = within(events.data()).await.unwrap().unwrap();
+        assert_eq!(&event[..], b"data: a\n\n");
+        let released = events.flow_control().release_capacity(event.len());
+        released.unwrap();
+        idle.push(events);
+    }
+    let busy = within(client.get("http://x.test/much")).await;
+
+    assert_eq!(busy.body.len(), MUCH);
+}
+
+/// Counts the bytes of a request for `/sum` and leaves every other one unfinished; before or after the
+/// answer's head. One connection, with a window of 64 KiB.
+async fn endpoint_of_uploads(how: Answering) -> (Snapshot, mpsc::Receiver<()>, JoinSet<()>) {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let world = world_at(listener.local_addr().unwrap()).http2().build();
+    let (tell, told) = mpsc::channel(IDLE);
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        let (io, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        let mut streams = JoinSet::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let tell = tell.clone();
+            streams.spawn(async move {
+                if request.uri().path() == "/sum" {
+                    let mut body = request.into_body();
+                    let mut sum = 0;
+                    while let Some(piece) = body.data().await {
+                        let length = piece.unwrap().len();
+                        body.flow_control().release_capacity(length).unwrap();
+                        sum += length;
+                    }
+                    let mut send = respond
+                        .send_response(http::Response::new(()), false)
+                        .unwrap();
+                    send.send_data(sum.to_string().into(), true).unwrap();
+                    return;
+                }
+                let begun = match how {
+                    Answering::Never => None,
+                    Answering::Begins => {
+                        Some(respond.send_response(http::Response::new(()), false))
+                    }
+                };
+                tell.send(()).await.unwrap();
+                std::future::pending::<()>().await;
+                drop((request, begun));
+            });
+        }
+    });
+    (world, told, task)
+}
+
+#[tokio::test]
+async fn idle_uploads_leave_their_connection_s_window_to_a_busy_one() {
+    for how in [Answering::Never, Answering::Begins] {
+        let (world, mut told, _task) = endpoint_of_uploads(how).await;
+        let edge = Edge::start_with(world, never_ends);
+        let client = Http2::connect(edge.address()).await;
+        let post = |path: &str| {
+            let request = http::Request::post(format!("http://x.test{path}")).body(());
+            let client = client.requests.clone();
+            async move {
+                let mut ready = client.ready().await.unwrap();
+                ready.send_request(request.unwrap(), false).unwrap()
+            }
+        };
+
+        let mut idle = Vec::new();
+        for _ in 0..IDLE {
+            idle.push(post("/idle").await);
+            within(told.recv()).await.unwrap();
+        }
+        let (answer, mut send) = post("/sum").await;
+        send.send_data(vec![b'u'; MUCH].into(), true).unwrap();
+
+        assert_eq!(within(reply2(answer)).await.body, MUCH.to_string().as_bytes());
+    }
 }

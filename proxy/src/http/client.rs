@@ -94,8 +94,22 @@ impl Client {
         }
     }
 
+    /// Nothing more comes for now, after [`Client::poll_room`]: what waits for company leaves, and window that
+    /// the stream was given and does not use goes back to the others of its connection (RFC 9113 §5.2.1).
+    pub(crate) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match self {
+            Self::H1(_) => self.poll_ready(cx),
+            Self::H2(h2) => {
+                if let Some(send) = &mut h2.send {
+                    give_back(send);
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
     /// As [`Client::poll_ready`], but what is little may go on waiting for more: to be followed by
-    /// [`Client::poll_ready`] when nothing more comes.
+    /// [`Client::poll_rest`] when nothing more comes.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {
             Self::H1(h1) => h1.wire.poll_room(cx).map_err(|_| ClientError::Gone),
@@ -787,6 +801,13 @@ pub(crate) fn poll_capacity(
             Some(Err(error)) => return Poll::Ready(Err(error)),
             None => return Poll::Ready(Err(h2::Reason::STREAM_CLOSED.into())),
         }
+    }
+}
+
+/// Gives back what window the stream has. One that has none goes on waiting for some.
+pub(crate) fn give_back(send: &mut h2::SendStream<Bytes>) {
+    if send.capacity() > 0 {
+        send.reserve_capacity(0);
     }
 }
 

@@ -12,8 +12,8 @@ use http::{Method, Request, StatusCode, Uri, Version};
 use sealane_model::Failure;
 
 use super::client::{
-    CONNECTION_SPECIFIC, Piece, content_length, end_chunks, poll_capacity, poll_stream, send_chunk,
-    send_on_stream,
+    CONNECTION_SPECIFIC, Piece, content_length, end_chunks, give_back, poll_capacity, poll_stream,
+    send_chunk, send_on_stream,
 };
 use super::connect::H2Lease;
 use super::fields::Known;
@@ -51,8 +51,23 @@ impl Endpoint {
         }
     }
 
+    /// Nothing more comes from the client for now: as [`Client::poll_rest`](super::client::Client::poll_rest).
+    /// What goes wrong shows when the next piece is sent.
+    pub(crate) fn rest(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::H1(h1) => {
+                let _ = h1.wire.poll_ready(cx);
+            }
+            Self::H2(h2) => {
+                if let Some(send) = &mut h2.send {
+                    give_back(send);
+                }
+            }
+        }
+    }
+
     /// As [`Endpoint::poll_ready`], but what is little may go on waiting for more: to be followed by
-    /// [`Endpoint::poll_ready`] when nothing more comes.
+    /// [`Endpoint::rest`] when nothing more comes.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
             Self::H1(h1) => h1.wire.poll_room(cx).map_err(|_| Failure::Closed),

@@ -350,7 +350,7 @@ pub(crate) async fn await_head(
             match moved {
                 Some(Poll::Ready(Ok(()))) => continue,
                 Some(Poll::Ready(Err(error))) => return Poll::Ready(Awaited::Upload(error)),
-                Some(Poll::Pending) => {}
+                Some(Poll::Pending) => endpoint.rest(cx),
                 None if poll_gone(cx, client, &mut half_closed).is_ready() => {
                     return Poll::Ready(Awaited::ClientGone);
                 }
@@ -474,15 +474,13 @@ pub(crate) async fn relay(
                     Poll::Pending => {}
                 }
             }
-            // Nothing more comes for now: what waits for company leaves.
-            if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
+            if let Poll::Ready(Err(_)) = client.poll_rest(cx) {
                 return Poll::Ready(Relayed::ClientGone);
             }
             if upload.is_over() {
                 endpoint.drive(cx);
             } else {
-                // An error shows when the next piece is sent.
-                let _ = endpoint.poll_ready(cx);
+                endpoint.rest(cx);
             }
             let moved_at = *moved_at.get_or_insert_with(clock::now);
             let moved_at = moved_at.max(upload.moved_at);

@@ -21,8 +21,8 @@ use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
 use sealane_model::{Snapshot, Ttl, Verdict};
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
-use sealane_testkit::World;
-use sealane_testkit::mmdb::{self, Record};
+use sealane_fuzz_dns::World;
+use sealane_fuzz_dns::mmdb::{self, Record};
 
 /// Short names, so that mutations hit them.
 const ZONE: &str = r#"

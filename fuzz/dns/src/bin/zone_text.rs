@@ -13,7 +13,7 @@ use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
 use sealane_model::{Snapshot, Ttl};
 use sealane_steering::GeoTable;
-use sealane_testkit::World;
+use sealane_fuzz_dns::World;
 
 fuzz_target!(|text: &str| {
     let apex = Name::parse("t.example", None).expect("a name");

@@ -1,5 +1,7 @@
 //! ClientHellos as clients send them, as they must not, and whom they lead to.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
