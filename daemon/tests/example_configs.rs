@@ -437,3 +437,106 @@ fn every_key_stands_in_the_full_example() {
         }
     }
 }
+
+/// Changed texts for each example.
+const CHANGED: u64 = 60;
+/// There is no such folder: files that a text names are missing, and nothing is read by chance.
+const NOWHERE: &str = "/nonexistent/sealane-changed";
+
+#[test]
+fn a_changed_example_is_rules_that_read_back_or_mistakes() {
+    let texts: Vec<String> = examples()
+        .iter()
+        .map(|path| std::fs::read_to_string(path).expect("it can be read"))
+        .collect();
+    let all: Vec<&str> = texts.iter().flat_map(|text| text.lines()).collect();
+    let (base, none) = (Path::new(NOWHERE), |_: &str| None);
+    let (mut rules, mut mistakes) = (0, 0);
+    for (nth, text) in (0u64..).zip(&texts) {
+        for seed in 0..CHANGED {
+            let changed = changed(text, &all, nth * CHANGED + seed);
+            let mut ids = IdBook::default();
+            let loaded = match load_text("changed.yaml", &changed, base, &none, &mut ids) {
+                Ok(loaded) => loaded,
+                Err(report) => {
+                    assert!(report.mistakes() > 0 && report.lines().count() > 0);
+                    mistakes += 1;
+                    continue;
+                }
+            };
+            rules += 1;
+            // Secrets are left out of what is in force.
+            if changed.contains("token") {
+                continue;
+            }
+            let again = load_text("effective", &loaded.effective, base, &none, &mut ids);
+            let again = again.unwrap_or_else(|report| {
+                panic!("{changed}\nis in force as\n{}\n{report}", loaded.effective)
+            });
+            assert_eq!(again.effective, loaded.effective, "of\n{changed}");
+        }
+    }
+    assert!(rules > 20 && mistakes > 20, "{rules} and {mistakes}");
+}
+
+/// A few changes, as a hand that slips makes them, and worse ones. The same for the same seed.
+fn changed(text: &str, all: &[&str], seed: u64) -> String {
+    const VALUES: &[&str] = &[
+        "",
+        "~",
+        "-1",
+        "0",
+        "1e9",
+        "18446744073709551616",
+        "0.5",
+        "150%",
+        "1h1h",
+        "[]",
+        "{}",
+        "[[[",
+        "&a [*a]",
+        "*b",
+        "!x y",
+        "'",
+        "\"\\x00\"",
+        "\u{feff}",
+        "a\tb",
+        "${A",
+        "${A:-${B}}",
+        "0.0.0.0/33",
+        "[::1]:0",
+        "*.*.x",
+    ];
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    // Xorshift.
+    let mut below = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % bound.max(1) as u64).expect("a small number")
+    };
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for _ in 0..=below(3) {
+        let at = below(lines.len());
+        let Some(line) = lines.get(at).cloned() else {
+            break;
+        };
+        match below(8) {
+            0 => drop(lines.remove(at)),
+            1 => lines.insert(at, line),
+            2 => lines.insert(at, all[below(all.len())].to_owned()),
+            3 => lines[at] = format!("  {line}"),
+            4 => lines[at] = line.trim_start().to_owned(),
+            5 => lines.truncate(at + 1),
+            6 => {
+                let with = below(lines.len());
+                lines.swap(at, with);
+            }
+            _ => {
+                let key = line.find(':').map_or(line.len(), |colon| colon + 1);
+                lines[at] = format!("{} {}", &line[..key], VALUES[below(VALUES.len())]);
+            }
+        }
+    }
+    lines.join("\n")
+}

@@ -171,7 +171,7 @@ async fn what_is_wrong_with_the_new_program_leaves_the_old_one_serving() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = endpoint().await;
     let mut file = File::new(folder.path(), &[endpoint.address()]);
-    file.upgrade_limit = "2s";
+    file.upgrade_limit = "10s"; // the last one has to be ready in it
     file.write();
     let path = file.path.clone();
     let program = folder.path().join("sealane");
@@ -203,7 +203,7 @@ async fn what_is_wrong_with_the_new_program_leaves_the_old_one_serving() {
         sealane.wait_log("the new program starts");
         sealane.signal("USR2");
         assert!(sealane.wait_log("no upgrade").contains("one is under way"));
-        assert!(sealane.wait_log(failed).contains("not ready within 2s"));
+        assert!(sealane.wait_log(failed).contains("not ready within 10s"));
 
         script("this is no program");
         sealane.signal("USR2");

@@ -171,6 +171,10 @@ async fn an_answer_that_is_malformed_goes_no_further_and_others_do() {
         ),
         ("8.2.1 an uppercase name", answer(&[ok, (b"X-A", b"b")])),
         (
+            "8.2.1 a quotation mark in a name",
+            answer(&[ok, (b"x\"a", b"b")]),
+        ),
+        (
             "8.2.1 CR LF in a value",
             answer(&[ok, (b"x-a", b"b\r\nc: d")]),
         ),

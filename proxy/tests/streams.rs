@@ -444,6 +444,9 @@ async fn idle_uploads_leave_their_connection_s_window_to_a_busy_one() {
         let (answer, mut send) = post("/sum").await;
         send.send_data(vec![b'u'; MUCH].into(), true).unwrap();
 
-        assert_eq!(within(reply2(answer)).await.body, MUCH.to_string().as_bytes());
+        assert_eq!(
+            within(reply2(answer)).await.body,
+            MUCH.to_string().as_bytes()
+        );
     }
 }

@@ -151,12 +151,19 @@ impl Sealane {
 
     /// Waits for a log line that contains `text`, and returns it.
     pub fn wait_log(&mut self, text: &str) -> String {
+        let since = now();
         loop {
             let line = self.next_line();
             self.note(&line);
             if line.contains(text) {
                 return line;
             }
+            // Others may come without end.
+            assert!(
+                since.elapsed() < PATIENCE,
+                "no log line with {text:?}\n{}",
+                self.log()
+            );
         }
     }
 

@@ -35,13 +35,18 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::world::Sealane;
 
 const NAME: &str = "api.example.test";
-const RATE: NonZeroU32 = NonZeroU32::new(200).unwrap();
-const SESSIONS: NonZeroU32 = NonZeroU32::new(50).unwrap();
+/// Little, as these keep coming however slow the machine is; the others wait for their answers.
+const RATE: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const SESSIONS: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// More than one client, so that each of several endpoints has some.
 const FLOWS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
-/// For one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For one answer: what comes late is not lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A datagram without an echo.
+const LOST_AFTER: Duration = Duration::from_secs(15);
+/// A machine on which echoes take this long.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// What a configuration file needs for all of it, beside a listener `web` and a pool `api`.
 pub struct Needs {
@@ -146,6 +151,7 @@ impl Traffic {
         load.fresh_every = const { NonZeroU32::new(2).unwrap() };
         let mut sessions = Load::new(raw, NAME, SESSIONS);
         sessions.fresh_every = NonZeroU32::MIN;
+        (load.limit, sessions.limit) = (PATIENCE, PATIENCE);
         let mut poll = Poll::new(dns, Question::a(NAME));
         poll.interval = PAUSE;
         poll.limit = PATIENCE;
@@ -286,7 +292,10 @@ async fn speak_http_1_over_tls(
     stop: Arc<AtomicBool>,
 ) -> (&'static str, Count) {
     let mut count = Count::default();
-    let connect = async || HttpClient::over(tls.connect(secure, b"http/1.1").await);
+    let connect = async || {
+        let stream = tls.connect(secure, b"http/1.1").await;
+        HttpClient::over(stream).within(PATIENCE)
+    };
     let mut client = connect().await;
     let mut is_new = true;
     while !stop.load(Ordering::Relaxed) {
@@ -402,7 +411,7 @@ async fn echo_until<S>(stream: S, stop: &AtomicBool) -> Count
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut client = HttpClient::over(stream).within(Duration::from_secs(60));
+    let mut client = HttpClient::over(stream).within(PATIENCE);
     client.upgrade_to_websocket("/ws").await.unwrap();
     let mut socket = client.into_stream();
     let mut count = Count::default();
@@ -425,23 +434,41 @@ async fn keep_a_flow(datagrams: SocketAddr, stop: Arc<AtomicBool>) -> (&'static 
     socket.connect(datagrams).await.unwrap();
     let mut count = Count::default();
     let mut way = None;
-    let mut room = [0; 256];
+    let mut slowest = Duration::ZERO;
     while !stop.load(Ordering::Relaxed) {
-        let sent = format!("{}", count.done);
+        let sent = count.done.to_string();
         socket.send(sent.as_bytes()).await.unwrap();
-        let answer = tokio::time::timeout(PATIENCE, socket.recv(&mut room)).await;
-        let length = answer.expect("a datagram was lost").unwrap();
-        let answer = String::from_utf8_lossy(&room[..length]);
-        let (number, through) = answer.split_once(' ').unwrap();
-        assert_eq!(number, sent);
-        if way.as_deref().is_some_and(|way| way != through) {
+        let since = now();
+        let Ok(through) = tokio::time::timeout(LOST_AFTER, echo_of(&socket, &sent)).await else {
+            // A process that was succeeded carries answers for five seconds (docs/UPGRADE.md), and where
+            // everything takes that long, some come later.
+            assert!(slowest > SLOW, "lost, though none took over {slowest:?}");
+            continue;
+        };
+        slowest = slowest.max(since.elapsed());
+        if way.as_ref().is_some_and(|way| *way != through) {
             count.again += 1;
         }
-        way = Some(through.to_owned());
+        way = Some(through);
         count.done += 1;
         tokio::time::sleep(PAUSE).await;
     }
     (FLOW, count)
+}
+
+/// Who echoed it, and whom that one took for the client.
+async fn echo_of(socket: &UdpSocket, sent: &str) -> String {
+    let mut room = [0; 256];
+    loop {
+        let length = socket.recv(&mut room).await.unwrap();
+        let answer = String::from_utf8_lossy(&room[..length]);
+        // Another number is that of a datagram that was given up.
+        if let Some((number, through)) = answer.split_once(' ')
+            && number == sent
+        {
+            return through.to_owned();
+        }
+    }
 }
 
 #[expect(

@@ -11,14 +11,14 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode, Version, request};
+use http::{HeaderMap, Method, StatusCode, Version, request};
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_error::ErrorType;
 use pingora_http::RequestHeader;
 
 use super::border::PingoraConn;
-use super::fields::{Fields, Known, KnownSet};
+use super::fields::{Fields, Known, KnownSet, is_name};
 use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
 use super::rules::websocket;
@@ -867,6 +867,18 @@ pub(crate) fn poll_stream(
         Some(Err(error)) => Poll::Ready(Err(error)),
         None => body
             .poll_trailers(cx)
-            .map_ok(|trailers| Piece::End(trailers.map(|map| Box::new(Fields::from_map(&map))))),
+            .map_ok(|trailers| Piece::End(trailers.map(trailer_fields))),
     }
+}
+
+/// Without what is no field: h2 leaves pseudo-headers out of trailers as quietly.
+fn trailer_fields(mut map: HeaderMap) -> Box<Fields> {
+    if !map.keys().all(is_name) {
+        map = map
+            .iter()
+            .filter(|(name, _)| is_name(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+    }
+    Box::new(Fields::from_map(&map))
 }

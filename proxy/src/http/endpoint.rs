@@ -16,7 +16,7 @@ use super::client::{
     send_chunk, send_on_stream,
 };
 use super::connect::H2Lease;
-use super::fields::Known;
+use super::fields::{Known, is_name};
 use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
 use crate::h1::chunked::{Decoded, Decoder};
@@ -555,10 +555,8 @@ impl H2Endpoint {
         };
         let answered = match answer.poll_informational(cx) {
             Poll::Ready(Some(Ok(response))) => {
-                return Poll::Ready(Ok((
-                    AnswerHead::from_parts(&response.into_parts().0),
-                    false,
-                )));
+                let (head, ()) = response.into_parts();
+                return Poll::Ready(answer_head(&head).map(|head| (head, false)));
             }
             Poll::Ready(Some(Err(error))) => Err(error),
             Poll::Ready(None) => ready!(Pin::new(answer).poll(cx)),
@@ -575,6 +573,14 @@ impl H2Endpoint {
         let end = body.is_end_stream();
         self.body = (!end).then_some(body);
         self.answer = None;
-        Poll::Ready(Ok((AnswerHead::from_parts(&head), end)))
+        Poll::Ready(answer_head(&head).map(|head| (head, end)))
+    }
+}
+
+fn answer_head(head: &http::response::Parts) -> Result<AnswerHead, Failure> {
+    if head.headers.keys().all(is_name) {
+        Ok(AnswerHead::from_parts(head))
+    } else {
+        Err(Failure::Protocol("field name".to_owned()))
     }
 }

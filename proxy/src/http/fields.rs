@@ -520,6 +520,12 @@ impl Fields {
     }
 }
 
+/// What HTTP/2 brought is a token (RFC 9110 §5.1): h2 takes a quotation mark, too, for a letter
+/// of a field's name, and HTTP/1 does not.
+pub(crate) fn is_name(name: &HeaderName) -> bool {
+    memchr::memchr(b'"', name.as_str().as_bytes()).is_none()
+}
+
 fn header_name(known: Known, text: &[u8]) -> Option<HeaderName> {
     match known {
         Known::Other => HeaderName::from_bytes(text).ok(),
