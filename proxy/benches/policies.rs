@@ -27,6 +27,10 @@ mod tcp {
 mod upstream;
 #[path = "../src/http"]
 mod http {
+    pub(crate) mod coalesce {
+        mod part;
+        pub(crate) use part::Part;
+    }
     pub(crate) mod fields;
     pub(crate) mod headers;
     pub(crate) mod message;

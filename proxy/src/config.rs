@@ -5,6 +5,8 @@
 // Said in full for the bench, which takes this file in from elsewhere.
 #[path = "config/options.rs"]
 mod options;
+#[path = "config/sharing.rs"]
+mod sharing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ pub use self::options::{
     Maintenance, NewPath, OriginPattern, Origins, Part, Placeholder, Redirect, Rewrite,
     RouteOptions, Template, TypePattern,
 };
+pub use self::sharing::{Coalesce, Credentials, Mirror};
 
 /// The proxy's rules. Replaced whole on reload.
 #[derive(Clone, Debug)]

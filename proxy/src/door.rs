@@ -18,6 +18,7 @@ use crate::listener::ListenerState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Misdirected;
 
+#[derive(Clone)]
 pub(crate) struct Door {
     /// Where the rules in force now are found: they may ask for more than those at the handshake.
     listener: Arc<ListenerState>,

@@ -51,6 +51,7 @@ use challenge::Challenges;
 use clients::Clients;
 use config::{Listener, ListenerProtocol};
 use handover::{Held, Inherit, SocketKind, Wanted};
+use http::coalesce::table::Flights;
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
 use shared::{OpenConnections, Phase, Rules, Shared};
@@ -150,6 +151,7 @@ impl Proxy {
             world: deps.world,
             observations: deps.observations,
             loads: Arc::default(),
+            flights: Flights::default(),
             open: OpenConnections::default(),
             clients: Clients::default(),
             tls: Arc::default(),

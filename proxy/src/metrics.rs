@@ -3,7 +3,7 @@
 //! Label values are names from the configuration or words of an enum, so their number is bounded by
 //! the file. Counts nothing itself: `http::outcome`, the listeners and the connection pools do.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -14,6 +14,7 @@ use metrics::{
 use sealane_model::{Failure, RegionId};
 use sealane_steering::Reason;
 
+use crate::http::coalesce::Part;
 use crate::http::retry::GiveUp;
 use crate::slots::Slots;
 use crate::tcp::end::End;
@@ -90,6 +91,12 @@ fn describe_attempts() {
         Unit::Count,
         "Slow attempts beside which no second one was begun, by route and why: budget, retry_budget, \
          busy, tier, win_rate, nothing_left, body or out_of_time"
+    );
+    describe_counter!(
+        "proxy_coalesced_total",
+        Unit::Count,
+        "Requests of routes that coalesce, by route and part: led (its attempt served others), \
+         followed (another one's attempt served it), or why it did not share (see RESILIENCE.md)"
     );
     describe_counter!(
         "proxy_upstream_connects_total",
@@ -234,6 +241,8 @@ pub(crate) struct RouteMetrics {
     received: Counter,
     sent: Counter,
     retry_refusals: [Counter; GiveUp::ALL.len()],
+    /// Made when the route first coalesces.
+    coalesced: OnceLock<[Counter; Part::ALL.len()]>,
     /// One for each region and reason that occurred, see [`attempts_slot`].
     attempts: Slots<Counter>,
 }
@@ -253,8 +262,19 @@ impl RouteMetrics {
             retry_refusals: GiveUp::ALL.map(
                 |why| counter!("proxy_retry_refusals_total", "route" => label(), "why" => why.as_str()),
             ),
+            coalesced: OnceLock::new(),
             attempts: Slots::default(),
         }
+    }
+
+    pub(crate) fn coalesced(&self, part: Part) {
+        let counters = self.coalesced.get_or_init(|| {
+            Part::ALL.map(|part| {
+                let route = self.route.clone();
+                counter!("proxy_coalesced_total", "route" => route, "part" => part.as_str())
+            })
+        });
+        counters[part as usize].increment(1);
     }
 
     /// `status`: of the answer whose head was sent, `None` if the client left before. Bytes are
@@ -513,6 +533,9 @@ mod tests {
     fn tables_are_in_the_order_of_what_indexes_them() {
         for (at, class) in Class::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, at);
+        }
+        for (at, part) in Part::ALL.into_iter().enumerate() {
+            assert_eq!(part as usize, at);
         }
         for (at, why) in GiveUp::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, at);

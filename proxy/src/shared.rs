@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use crate::challenge::Challenges;
 use crate::clients::Clients;
 use crate::config::Config;
+use crate::http::coalesce::table::Flights;
 use crate::http::route::RouteTable;
 use crate::upstream::LoadTable;
 
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) world: SnapshotReader,
     pub(crate) observations: ObservationSender,
     pub(crate) loads: Arc<LoadTable>,
+    pub(crate) flights: Flights,
     pub(crate) open: OpenConnections,
     pub(crate) clients: Clients,
     pub(crate) tls: Arc<Connectors>,

@@ -303,6 +303,7 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             maintenance,
             cors,
             compression,
+            coalesce,
         } = defaults.value;
         let from = RouteSpec {
             timeouts,
@@ -314,6 +315,7 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             maintenance,
             cors,
             compression,
+            coalesce,
             ..RouteSpec::default()
         };
         for route in &mut routes.value.0 {

@@ -138,8 +138,10 @@ shape! {
         cors: CorsSpec,
         /// Which answers are compressed.
         compression: CompressionSpec,
+        /// Which requests share an attempt.
+        coalesce: CoalesceSpec,
     }
-    later ["coalesce", "tier", "rate", "split"]
+    later ["tier", "rate", "split"]
 }
 
 shape! {
@@ -661,8 +663,10 @@ shape! {
         cors: CorsSpec,
         /// Which answers are compressed. None when left out.
         compression: CompressionSpec,
+        /// Which requests share an attempt when they come together. None when left out.
+        coalesce: CoalesceSpec,
     }
-    later ["tier", "timeout", "coalesce", "split", "rate", "sticky", "mirror", "cache"]
+    later ["tier", "timeout", "split", "rate", "sticky", "mirror", "cache"]
 }
 
 shape! {
@@ -777,6 +781,42 @@ shape! {
         credentials: Flag = "false",
         /// How long a browser may remember a preflight's answer.
         max_age: Lifetime<0, 86_400> = "10m",
+    }
+}
+
+shape! {
+    /// Which requests share an attempt: those that ask the same while it is under way.
+    CoalesceSpec {
+        /// `GET`, `HEAD` or both. An empty list switches coalescing off.
+        methods: OneOrMany<SharedMethodWord> = "[GET, HEAD]",
+        /// Of the headers that nearly every client sends, those on which answers depend.
+        headers: OneOrMany<Text> = "[accept, accept-encoding, accept-language, origin]",
+        /// `none`: requests with credentials (Authorization, Cookie and the like) share with nobody; `by_value`: with those that have the same.
+        authorization: AuthorizationWord = "none",
+        /// How long a request waits for another one's answer to begin, and how long after its beginning an attempt is joined.
+        wait: Period<1, 60_000> = "5s",
+        /// Requests that share one attempt, besides the one that began it. Further ones have their own.
+        followers: Whole<1, 65_536> = "1024",
+        /// Answers that are known to have a larger body are not shared; of others, whoever is further behind is cut.
+        body_max: Size<0, 67_108_864> = "1MiB",
+    }
+}
+
+choice! {
+    /// A method whose answers may be for several.
+    SharedMethodWord {
+        Get = "GET",
+        Head = "HEAD",
+    }
+}
+
+choice! {
+    /// What becomes of requests with credentials.
+    AuthorizationWord {
+        /// They share with nobody.
+        None = "none",
+        /// Those with the same credentials share.
+        ByValue = "by_value",
     }
 }
 

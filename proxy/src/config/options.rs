@@ -11,6 +11,8 @@ use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
+use super::sharing::{Coalesce, Mirror};
+
 /// Small things that a route may do; by default none of them.
 #[derive(Clone, Debug, Default)]
 pub struct RouteOptions {
@@ -22,6 +24,8 @@ pub struct RouteOptions {
     pub maintenance: Option<Maintenance>,
     pub cors: Option<Cors>,
     pub compression: Option<Compression>,
+    pub coalesce: Option<Coalesce>,
+    pub mirror: Option<Mirror>,
 }
 
 /// In the order in which they happen.

@@ -1,6 +1,7 @@
 //! The access log: one structured line for each request, at level info and target
 //! `sealane::access`. Called by `http::outcome` alone; never logs a query, a header or a body.
 
+use super::coalesce::Part;
 use super::outcome::RequestOutcome;
 use crate::upstream::hedging::Hedged;
 
@@ -41,6 +42,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         request_id = request.request_id,
         refusal = request.refusal,
         cut_short = request.cut_short,
+        coalesced = request.shared.map(Part::as_str),
     );
 }
 

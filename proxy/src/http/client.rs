@@ -18,6 +18,7 @@ use pingora_error::ErrorType;
 use pingora_http::RequestHeader;
 
 use super::border::PingoraConn;
+use super::coalesce::flight::Lead;
 use super::fields::{Fields, Known, KnownSet, is_name};
 use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
@@ -49,6 +50,8 @@ pub(crate) enum ClientError {
 /// Bytes of an answer that are read at once for a client that takes fewer, or hardly any: what it
 /// can make us hold for each of its requests.
 const PIECE_MIN: usize = 4 * 1024;
+/// Bytes of an answer that are read at once for several.
+const SHARED_ROOM: usize = 32 * 1024;
 /// Bytes of a request's body that are read at once: what a client that stops half-way leaves in
 /// our buffer. One TLS record.
 const BODY_READ_MAX: usize = 16 * 1024;
@@ -56,6 +59,8 @@ const BODY_READ_MAX: usize = 16 * 1024;
 pub(crate) enum Client {
     H1(Box<H1Client>),
     H2(Box<H2Client>),
+    /// Nobody by itself: whoever waits for the answer to the same request.
+    Shared(Box<Lead>),
 }
 
 impl Client {
@@ -64,6 +69,7 @@ impl Client {
         match self {
             Self::H1(h1) => h1.ended,
             Self::H2(h2) => h2.ended,
+            Self::Shared(_) => true,
         }
     }
 
@@ -72,6 +78,7 @@ impl Client {
         match self {
             Self::H1(h1) => h1.poll_piece(cx),
             Self::H2(h2) => h2.poll_piece(cx),
+            Self::Shared(_) => Poll::Ready(Ok(Piece::End(None))),
         }
     }
 
@@ -91,6 +98,7 @@ impl Client {
             Self::H2(h2) => h2.send.as_mut().map_or(Poll::Ready(Ok(())), |send| {
                 poll_capacity(send, cx).map_err(|_| ClientError::Gone)
             }),
+            Self::Shared(lead) => lead.poll_room(cx).map(Ok),
         }
     }
 
@@ -113,7 +121,7 @@ impl Client {
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {
             Self::H1(h1) => h1.wire.poll_room(cx).map_err(|_| ClientError::Gone),
-            Self::H2(_) => self.poll_ready(cx),
+            Self::H2(_) | Self::Shared(_) => self.poll_ready(cx),
         }
     }
 
@@ -122,6 +130,7 @@ impl Client {
         let room = match self {
             Self::H1(h1) => h1.wire.room(),
             Self::H2(h2) => h2.send.as_ref().map_or(0, h2::SendStream::capacity),
+            Self::Shared(_) => SHARED_ROOM,
         };
         room.max(PIECE_MIN)
     }
@@ -134,7 +143,7 @@ impl Client {
                 Sending::Length(owed) => Some((&h1.wire, owed)),
                 _ => None,
             },
-            Self::H2(_) => None,
+            Self::H2(_) | Self::Shared(_) => None,
         }
     }
 
@@ -154,7 +163,7 @@ impl Client {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {
             Self::H1(h1) => h1.wire.poll_flush(cx).map_err(|_| ClientError::Gone),
-            Self::H2(_) => Poll::Ready(Ok(())),
+            Self::H2(_) | Self::Shared(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -166,6 +175,10 @@ impl Client {
                 Ok(())
             }
             Self::H2(h2) => h2.send_head(head, end),
+            Self::Shared(lead) => {
+                lead.send_head(head, end);
+                Ok(())
+            }
         }
     }
 
@@ -177,6 +190,10 @@ impl Client {
         match self {
             Self::H1(h1) => h1.send_piece(cx, piece),
             Self::H2(h2) => h2.send_piece(piece),
+            Self::Shared(lead) => {
+                lead.send_piece(piece);
+                Ok(())
+            }
         }
     }
 
@@ -191,6 +208,7 @@ impl Client {
                 };
                 reset.map(|_| Gone::Reset)
             }
+            Self::Shared(lead) => lead.poll_gone(cx).map(|()| Gone::Reset),
         }
     }
 
@@ -211,6 +229,7 @@ impl Client {
                     None => h2.respond.send_reset(reason),
                 }
             }
+            Self::Shared(lead) => lead.cut(),
         }
     }
 
@@ -231,6 +250,7 @@ impl Client {
         match self {
             Self::H1(h1) => h1.framing == Framing::None && h1.version == Version::HTTP_11,
             Self::H2(h2) => h2.tunnel,
+            Self::Shared(_) => false,
         }
     }
 

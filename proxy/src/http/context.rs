@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::access_log;
+use super::coalesce::Part;
 use super::headers::{self, PeerText, RequestId};
 use super::message::RequestHead;
 use super::outcome::{RequestOutcome, settle_request};
@@ -25,6 +26,7 @@ use crate::upstream::hedging::Hedged;
 use crate::worker::Worker;
 
 /// Where requests come from: one client connection.
+#[derive(Clone)]
 pub(crate) struct Inbound {
     pub(crate) worker: Rc<Worker>,
     pub(crate) peer: PeerText,
@@ -36,6 +38,7 @@ pub(crate) struct Inbound {
     pub(crate) door: Option<Door>,
 }
 
+#[derive(Clone)]
 pub(crate) struct RequestContext {
     pub(crate) rules: Arc<Rules>,
     pub(crate) started: Instant,
@@ -62,6 +65,8 @@ pub(crate) struct RequestContext {
     pub(crate) sent: u64,
     pub(crate) refusal: Option<&'static str>,
     pub(crate) cut_short: bool,
+    /// What it had to do with others that asked the same; `None`: nothing.
+    pub(crate) shared: Option<Part>,
 }
 
 impl RequestContext {
@@ -90,6 +95,7 @@ impl RequestContext {
             sent: 0,
             refusal: None,
             cut_short: false,
+            shared: None,
             head,
             rules,
         }
@@ -123,6 +129,7 @@ impl RequestContext {
             request_id: self.request_id.as_str(),
             refusal: self.refusal,
             cut_short: self.cut_short,
+            shared: self.shared,
         });
     }
 }

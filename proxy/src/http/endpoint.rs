@@ -15,6 +15,7 @@ use super::client::{
     CONNECTION_SPECIFIC, Piece, content_length, end_chunks, give_back, poll_capacity, poll_stream,
     send_chunk, send_on_stream,
 };
+use super::coalesce::flight::Reader;
 use super::connect::H2Lease;
 use super::fields::{Known, is_name};
 use super::message::{AnswerHead, RequestHead};
@@ -26,6 +27,8 @@ use crate::io::Wire;
 pub(crate) enum Endpoint {
     H1(Box<H1Endpoint>),
     H2(Box<H2Endpoint>),
+    /// The answer to another request that asks the same.
+    Shared(Box<Reader>),
 }
 
 impl Endpoint {
@@ -37,6 +40,7 @@ impl Endpoint {
                 Ok(())
             }
             Self::H2(h2) => h2.send_head(head, end),
+            Self::Shared(_) => Ok(()),
         }
     }
 
@@ -48,6 +52,7 @@ impl Endpoint {
                 Some(send) => poll_capacity(send, cx).map_err(|_| Failure::Closed),
                 None => Poll::Ready(Ok(())),
             },
+            Self::Shared(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -71,7 +76,7 @@ impl Endpoint {
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {
             Self::H1(h1) => h1.wire.poll_room(cx).map_err(|_| Failure::Closed),
-            Self::H2(_) => self.poll_ready(cx),
+            Self::H2(_) | Self::Shared(_) => self.poll_ready(cx),
         }
     }
 
@@ -82,6 +87,7 @@ impl Endpoint {
                 Some(send) => send_on_stream(send, piece).map_err(|_| Failure::Closed),
                 None => Ok(()),
             },
+            Self::Shared(_) => Ok(()),
         }
     }
 
@@ -94,6 +100,7 @@ impl Endpoint {
         match self {
             Self::H1(h1) => h1.poll_head(cx),
             Self::H2(h2) => h2.poll_head(cx),
+            Self::Shared(reader) => reader.poll_head(cx),
         }
     }
 
@@ -105,6 +112,7 @@ impl Endpoint {
                 Some(body) => poll_stream(body, cx).map_err(|error| failure_of_h2(&error)),
                 None => Poll::Ready(Ok(Piece::End(None))),
             },
+            Self::Shared(reader) => reader.poll_piece(cx),
         }
     }
 
@@ -184,6 +192,7 @@ impl Endpoint {
         match self {
             Self::H1(h1) => h1.reused,
             Self::H2(h2) => h2.lease.is_reused(),
+            Self::Shared(_) => false,
         }
     }
 
@@ -200,6 +209,7 @@ impl Endpoint {
                 }
                 None
             }
+            Self::Shared(_) => None,
         }
     }
 

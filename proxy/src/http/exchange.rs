@@ -1,6 +1,6 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
-//! `admit → route → (own answer) → attempts → relay → settle`, in the one task of the client's
+//! `admit → route → (own answer) → (coalesce) → attempts → relay → settle`, in the one task of the client's
 //! connection or stream. Each step is a module of its own; this one says in which order. What a
 //! route may do besides is in [`super::rules`].
 
@@ -14,6 +14,7 @@ use sealane_model::Failure;
 
 use super::attempt::{Answer, Stop, answer, is_bodiless_answer};
 use super::client::{Client, Piece, content_length};
+use super::coalesce::{self, Shared};
 use super::context::{Inbound, RequestContext, Settled};
 use super::endpoint::Endpoint;
 use super::fields::{Fields, Known};
@@ -22,11 +23,13 @@ use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
 use super::refuse::Refusal;
 use super::relay::{Relayed, Terms, Upload, flush, relay};
 use super::route::RouteState;
+use super::rules::squeeze::Squeeze;
 use super::rules::{self, OwnAnswer};
 use super::{headers, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::door::Misdirected;
+use crate::upstream::Selected;
 
 /// How long a client may take to read a piece of an answer of our own.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,6 +100,15 @@ async fn respond(
     if content_length(&head.fields).is_some_and(too_large) {
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
+    // Held while the request goes on by itself.
+    let mut _turn = None;
+    if let Some(rule) = &route.rule.options.coalesce {
+        let sharing = coalesce::share(client, rule, route, request, inbound, alarm);
+        match Box::pin(sharing).await? {
+            Shared::Served => return Ok(()),
+            Shared::Apart(turn) => _turn = turn,
+        }
+    }
     let now = request.started; // each attempt begins its own time
     route.budget.deposit(now.into_std());
     let keep = route.rule.retry.attempts > 1 || route.rule.hedge.is_some();
@@ -123,21 +135,15 @@ async fn deliver(
     let route = &*route;
     let switched = answer.head.status == StatusCode::SWITCHING_PROTOCOLS;
     upload.keep_no_more();
-    name_answer(&mut answer, request, switched);
-    rules::toward_client(&mut answer.head.fields, request, inbound.scheme);
-    if inbound.worker.draining.is_raised() {
-        client.close_after();
-    }
-    request.status = Some(answer.head.status);
-    // Until its end was sent: this future may be dropped at any time.
-    request.cut_short = true;
-    let end = answer.end || is_bodiless_answer(&request.head.method, answer.head.status);
-    let squeeze = if end || switched {
-        None
-    } else {
-        let held = &inbound.worker.held_by_squeezes;
-        rules::squeeze(&route.rule, &request.head, &mut answer.head, held)
-    };
+    let named = Some(&answer.selected);
+    let (end, squeeze) = prepare(
+        client,
+        &mut answer.head,
+        answer.end,
+        named,
+        request,
+        inbound,
+    );
     let head = std::mem::replace(&mut answer.head, AnswerHead::new(StatusCode::OK));
     let relayed = if client.send_head(head, end && !switched).is_err() {
         Relayed::ClientGone
@@ -159,9 +165,80 @@ async fn deliver(
     let whole = relayed == Relayed::Whole;
     // The endpoint has done its part: it need not wait for a slow client.
     settle_answer(answer, &relayed, whole && upload.is_whole(), route, inbound);
-    if whole {
+    conclude(client, &relayed, route, request).await;
+}
+
+/// Makes an answer's head what this client is to get. Whether the head is all, and what the body
+/// passes through. `named`: who answered.
+fn prepare(
+    client: &mut Client,
+    head: &mut AnswerHead,
+    end: bool,
+    named: Option<&Selected>,
+    request: &mut RequestContext,
+    inbound: &Inbound,
+) -> (bool, Option<Box<Squeeze>>) {
+    let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    name_answer(&mut head.fields, named, request, switched);
+    rules::toward_client(&mut head.fields, request, inbound.scheme);
+    if inbound.worker.draining.is_raised() {
+        client.close_after();
+    }
+    request.status = Some(head.status);
+    // Until its end was sent: this future may be dropped at any time.
+    request.cut_short = true;
+    let end = end || is_bodiless_answer(&request.head.method, head.status);
+    let squeeze = match &request.route {
+        Some(route) if !end && !switched => {
+            let held = &inbound.worker.held_by_squeezes;
+            rules::squeeze(&route.rule, &request.head, head, held)
+        }
+        _ => None,
+    };
+    (end, squeeze)
+}
+
+/// Sends on to this client an answer that several read. Whoever leads them settles it.
+pub(super) async fn pass_on(
+    client: &mut Client,
+    endpoint: &mut Endpoint,
+    (mut head, end): (AnswerHead, bool),
+    upload: &mut Upload,
+    request: &mut RequestContext,
+    inbound: &Inbound,
+    alarm: &mut Alarm,
+) {
+    let Some(route) = request.route.clone() else {
+        return; // there is no sharing without
+    };
+    let named = request.selected.clone();
+    let (end, squeeze) = prepare(client, &mut head, end, named.as_ref(), request, inbound);
+    let relayed = if client.send_head(head, end).is_err() {
+        Relayed::ClientGone
+    } else if end {
+        finish_bodiless(client).await
+    } else {
+        let terms = Terms {
+            idle: route.rule.timeouts.idle,
+            deadline: request.deadline,
+            squeeze,
+        };
+        let sent = &mut request.sent;
+        relay(client, endpoint, upload, terms, alarm, sent).await
+    };
+    conclude(client, &relayed, &route, request).await;
+}
+
+/// Ends the client's side as the answer ended.
+async fn conclude(
+    client: &mut Client,
+    relayed: &Relayed,
+    route: &RouteState,
+    request: &mut RequestContext,
+) {
+    if *relayed == Relayed::Whole {
         request.cut_short = !flush(client, route.rule.timeouts.idle).await;
-    } else if relayed == Relayed::Deadline && client.may_end_early() {
+    } else if *relayed == Relayed::Deadline && client.may_end_early() {
         request.refusal = Some(Refusal::Deadline.as_str());
         Box::pin(end_overdue(client)).await;
     } else {
@@ -177,7 +254,7 @@ async fn deliver(
 }
 
 /// `whole`: request and answer both came to their end, so that the connection can serve again.
-fn settle_answer(
+pub(super) fn settle_answer(
     answer: Answer,
     relayed: &Relayed,
     whole: bool,
@@ -210,11 +287,14 @@ fn settle_answer(
     settle_attempt(&outcome, answer.load, &inbound.worker.shared.observations);
 }
 
-fn name_answer(answer: &mut Answer, request: &RequestContext, switched: bool) {
-    let selected = &answer.selected;
-    let names = (&*selected.region_name, &*selected.name);
-    let names = request.rules.config.name_endpoint.then_some(names);
-    let fields = &mut answer.head.fields;
+fn name_answer(
+    fields: &mut Fields,
+    named: Option<&Selected>,
+    request: &RequestContext,
+    switched: bool,
+) {
+    let named = named.filter(|_| request.rules.config.name_endpoint);
+    let names = named.map(|selected| (&*selected.region_name, &*selected.name));
     headers::toward_client(fields, names, &request.request_id, switched);
 }
 

@@ -138,7 +138,7 @@ async fn one_request(
     exchange::run(&mut client, head, admitted, inbound, alarm).await;
     match client {
         Client::H1(h1) => h1.finish(arrived),
-        Client::H2(_) => After::Drop,
+        Client::H2(_) | Client::Shared(_) => After::Drop,
     }
 }
 

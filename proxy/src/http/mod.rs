@@ -7,6 +7,7 @@ pub(crate) mod admit;
 pub(crate) mod attempt;
 mod border;
 pub(crate) mod client;
+pub(crate) mod coalesce;
 pub(crate) mod connect;
 pub(crate) mod context;
 pub(crate) mod endpoint;

@@ -17,6 +17,7 @@ use http::{Method, StatusCode};
 use sealane_model::{Failure, Observation, ObservationSender, Outcome, Source};
 
 use super::access_log;
+use super::coalesce::Part;
 use super::retry::Retry;
 use super::route::RouteState;
 use crate::metrics;
@@ -123,6 +124,8 @@ pub(crate) struct RequestOutcome<'a> {
     pub(crate) refusal: Option<&'static str>,
     /// The answer's head was sent, but not its end.
     pub(crate) cut_short: bool,
+    /// What it had to do with others that asked the same.
+    pub(crate) shared: Option<Part>,
 }
 
 /// Called once for each request that had a readable head.

@@ -54,6 +54,12 @@ impl Endpoints {
         self.loads.in_flight(endpoint)
     }
 
+    /// `None`: the topology has it no more.
+    pub(crate) fn find(&self, world: &Snapshot, endpoint: EndpointId) -> Option<Rc<Known>> {
+        let endpoint = world.topology.endpoint(endpoint)?;
+        Some(self.known(world, endpoint))
+    }
+
     pub(super) fn known(&self, world: &Snapshot, endpoint: &Endpoint) -> Rc<Known> {
         let mut known = self.known.borrow_mut();
         if !Arc::ptr_eq(&known.topology, &world.topology) {

@@ -10,6 +10,7 @@ mod options;
 mod pools;
 mod proxy;
 mod retries;
+mod sharing;
 mod tls;
 
 use std::collections::HashMap;

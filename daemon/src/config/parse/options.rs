@@ -31,6 +31,7 @@ impl Parser<'_> {
             maintenance,
             cors,
             compression,
+            coalesce,
             ..
         } = spec;
         let before = self.notes.count();
@@ -41,6 +42,8 @@ impl Parser<'_> {
             maintenance: maintenance.as_ref().and_then(|at| self.maintenance(at)),
             cors: cors.as_ref().and_then(|at| self.cors(at)),
             compression: compression.as_ref().and_then(|at| self.compression(at)),
+            coalesce: coalesce.as_ref().and_then(|at| self.coalesce(at)),
+            mirror: None,
         };
         if let (None, Some(rewrite)) = (pool, rewrite)
             && !spec.broken
@@ -125,7 +128,7 @@ impl Parser<'_> {
         Some(name)
     }
 
-    fn header_name<T>(&mut self, text: &str, at: &At<T>) -> Option<HeaderName> {
+    pub(super) fn header_name<T>(&mut self, text: &str, at: &At<T>) -> Option<HeaderName> {
         let name = HeaderName::from_bytes(text.as_bytes()).ok();
         if name.is_none() {
             let message = format!("`{}` is no header field's name", text.escape_debug());
@@ -528,7 +531,7 @@ impl Parser<'_> {
     }
 }
 
-fn texts(list: Option<&At<OneOrMany<Text>>>) -> impl Iterator<Item = &At<Text>> {
+pub(super) fn texts(list: Option<&At<OneOrMany<Text>>>) -> impl Iterator<Item = &At<Text>> {
     list.into_iter().flat_map(|list| list.value.iter())
 }
 

@@ -428,6 +428,7 @@ impl Parser<'_> {
             maintenance: _,
             cors: _,
             compression: _,
+            coalesce: _,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
         let action = self.action(spec);

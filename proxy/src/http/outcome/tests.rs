@@ -129,6 +129,7 @@ fn refused() -> RequestOutcome<'static> {
         request_id: ID,
         refusal: Some("no_route"),
         cut_short: false,
+        shared: None,
     }
 }
 
