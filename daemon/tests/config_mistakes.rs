@@ -1525,6 +1525,41 @@ fn compression_knows_its_codings_and_types() {
 }
 
 #[test]
+fn what_is_coalesced_has_no_effect_and_no_meaning_of_its_own() {
+    check_route(
+        "pool: api, coalesce: { methods: [GET, POST], headers: [accept, Cookie, a b], wait: 2m }",
+        &[
+            "9:43: `routes[0].coalesce.methods[1]`: `POST` isn't known",
+            "9:68: requests with `cookie` are never shared by its value",
+            "9:76: `a b` is no header field's name",
+            "9:88: `routes[0].coalesce.wait`: `2m` is out of range",
+        ],
+    );
+}
+
+#[test]
+fn a_mirror_is_another_pool_and_shows_what_endpoints_see() {
+    check_route(
+        "pool: api, mirror: { pool: api, share: 200% }",
+        &[
+            "9:32: the route's own pool would see the request twice",
+            "9:44: `routes[0].mirror.share`: `200%` is out of range",
+        ],
+    );
+    check_route(
+        "pool: api, mirror: { pool: apl, methods: [get] }",
+        &[
+            "9:32: there is no pool `apl`",
+            "9:47: `get` is no HTTP method",
+        ],
+    );
+    check_route(
+        "respond: {}, mirror: { pool: api }",
+        &["9:26: `mirror` shows what endpoints see, and this route has none"],
+    );
+}
+
+#[test]
 fn maintenance_comes_and_goes_with_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let text = BASE.replace(

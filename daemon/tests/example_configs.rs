@@ -217,6 +217,7 @@ fn the_short_form_stands_beside_the_rest() {
         [
             "api",
             "legacy",
+            "shadow",
             "postgres",
             "mail",
             "resolvers",

@@ -34,6 +34,10 @@ mod http {
     pub(crate) mod fields;
     pub(crate) mod headers;
     pub(crate) mod message;
+    pub(crate) mod mirror {
+        mod outcome;
+        pub(crate) use outcome::Mirrored;
+    }
     pub(crate) mod refuse;
     pub(crate) mod retry;
     pub(crate) mod route;

@@ -15,6 +15,7 @@ use sealane_model::{Failure, RegionId};
 use sealane_steering::Reason;
 
 use crate::http::coalesce::Part;
+use crate::http::mirror::Mirrored;
 use crate::http::retry::GiveUp;
 use crate::slots::Slots;
 use crate::tcp::end::End;
@@ -97,6 +98,13 @@ fn describe_attempts() {
         Unit::Count,
         "Requests of routes that coalesce, by route and part: led (its attempt served others), \
          followed (another one's attempt served it), or why it did not share (see RESILIENCE.md)"
+    );
+    describe_counter!(
+        "proxy_mirrored_total",
+        Unit::Count,
+        "Requests that a second pool was to see, by route and outcome: answered, failed, timed_out, \
+         or not mirrored because as many were under way as may be (busy), the body was too large \
+         (large) or did not come to its end (unfinished)"
     );
     describe_counter!(
         "proxy_upstream_connects_total",
@@ -243,6 +251,8 @@ pub(crate) struct RouteMetrics {
     retry_refusals: [Counter; GiveUp::ALL.len()],
     /// Made when the route first coalesces.
     coalesced: OnceLock<[Counter; Part::ALL.len()]>,
+    /// Made when the route first mirrors.
+    mirrored: OnceLock<[Counter; Mirrored::ALL.len()]>,
     /// One for each region and reason that occurred, see [`attempts_slot`].
     attempts: Slots<Counter>,
 }
@@ -263,8 +273,19 @@ impl RouteMetrics {
                 |why| counter!("proxy_retry_refusals_total", "route" => label(), "why" => why.as_str()),
             ),
             coalesced: OnceLock::new(),
+            mirrored: OnceLock::new(),
             attempts: Slots::default(),
         }
+    }
+
+    pub(crate) fn mirrored(&self, outcome: Mirrored) {
+        let counters = self.mirrored.get_or_init(|| {
+            Mirrored::ALL.map(|outcome| {
+                let route = self.route.clone();
+                counter!("proxy_mirrored_total", "route" => route, "outcome" => outcome.as_str())
+            })
+        });
+        counters[outcome as usize].increment(1);
     }
 
     pub(crate) fn coalesced(&self, part: Part) {
@@ -533,6 +554,9 @@ mod tests {
     fn tables_are_in_the_order_of_what_indexes_them() {
         for (at, class) in Class::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, at);
+        }
+        for (at, outcome) in Mirrored::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, at);
         }
         for (at, part) in Part::ALL.into_iter().enumerate() {
             assert_eq!(part as usize, at);

@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 use crate::clock;
 use crate::http::connect::{Connections, SWEEP_EVERY};
 use crate::http::h1::held::HeldHeads;
+use crate::http::mirror::UnderWay;
 use crate::listener::{Opened, accept};
 use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) held_heads: Rc<HeldHeads>,
     /// Bytes that compressors of answers hold.
     pub(crate) held_by_squeezes: Rc<Cell<usize>>,
+    /// Requests that are shown to a second pool.
+    pub(crate) mirrored: UnderWay,
     /// What TCP sessions move their bytes with.
     pub(crate) kit: Kit,
     pub(crate) watch: Watch,
@@ -113,6 +116,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
         kept_for_replay: Rc::default(),
         held_heads: Rc::default(),
         held_by_squeezes: Rc::default(),
+        mirrored: UnderWay::default(),
         kit: Kit::default(),
         watch: Watch::default(),
         batch: RefCell::default(),

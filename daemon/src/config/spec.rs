@@ -665,8 +665,10 @@ shape! {
         compression: CompressionSpec,
         /// Which requests share an attempt when they come together. None when left out.
         coalesce: CoalesceSpec,
+        /// A second pool that sees some of the requests, and whose answers nobody gets.
+        mirror: MirrorSpec,
     }
-    later ["tier", "timeout", "split", "rate", "sticky", "mirror", "cache"]
+    later ["tier", "timeout", "split", "rate", "sticky", "cache"]
 }
 
 shape! {
@@ -799,6 +801,22 @@ shape! {
         followers: Whole<1, 65_536> = "1024",
         /// Answers that are known to have a larger body are not shared; of others, whoever is further behind is cut.
         body_max: Size<0, 67_108_864> = "1MiB",
+    }
+}
+
+shape! {
+    /// A second pool that sees some of the requests, and whose answers nobody gets.
+    MirrorSpec {
+        /// The pool. Not the route's own.
+        pool: Text = required,
+        /// Of the requests, drawn for each.
+        share: Share = "100%",
+        /// Methods that are mirrored; any when left out.
+        methods: OneOrMany<Text>,
+        /// Requests with a larger body are not mirrored.
+        body_max: Size<0, 1_048_576> = "64KiB",
+        /// How long a mirrored request may take in all, once its body has arrived.
+        timeout: Limit = "5s",
     }
 }
 

@@ -20,7 +20,7 @@ use super::endpoint::Endpoint;
 use super::fields::Known;
 use super::headers::{self, Forwarding};
 use super::hedge::{Race, Slow, Stage};
-use super::message::AnswerHead;
+use super::message::{AnswerHead, RequestHead};
 use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
 use super::refuse::Refusal;
 use super::relay::{Awaited, Upload, UploadError, await_head, poll_gone};
@@ -29,7 +29,7 @@ use super::route::RouteState;
 use super::rules::{self, websocket};
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::config::{Action, Percentile};
+use crate::config::{Action, Percentile, Route};
 use crate::door::Door;
 use crate::io::Wire;
 use crate::random;
@@ -683,30 +683,11 @@ impl<'a, 'r> Trial<'a, 'r> {
         end: bool,
         upgrade: bool,
     ) -> Result<(), Failure> {
-        let mut head = self.request.head.for_attempt();
-        let received = head.version;
-        let door = self.inbound.door.as_ref().filter(|_| self.request.asked);
-        headers::toward_endpoint(
-            &mut head.fields,
-            &Forwarding {
-                peer: &self.inbound.peer,
-                trusted_peer: self.request.trusted_peer,
-                scheme: self.inbound.scheme,
-                request_id: &self.request.request_id,
-                identity: door.and_then(Door::identity),
-                upgrade,
-                received,
-            },
-        );
-        if self.number > 1 {
-            headers::say_attempt(&mut head.fields, self.number, self.request.is_grpc);
-        }
-        rules::toward_endpoint(
-            &mut head,
-            &self.route.rule,
-            self.request,
-            self.inbound.scheme,
-        );
+        let Self {
+            request, inbound, ..
+        } = self;
+        let rule = &self.route.rule;
+        let head = head_for_endpoint(rule, request, inbound, upgrade, self.number);
         endpoint.send_head(head, end)
     }
 
@@ -832,6 +813,36 @@ enum Due {
     Request,
     /// The client's own.
     Deadline,
+}
+
+/// The request's head as an endpoint is to see it. `number`: of the attempt, from 1.
+pub(super) fn head_for_endpoint(
+    rule: &Route,
+    request: &RequestContext,
+    inbound: &Inbound,
+    upgrade: bool,
+    number: u32,
+) -> RequestHead {
+    let mut head = request.head.for_attempt();
+    let received = head.version;
+    let door = inbound.door.as_ref().filter(|_| request.asked);
+    headers::toward_endpoint(
+        &mut head.fields,
+        &Forwarding {
+            peer: &inbound.peer,
+            trusted_peer: request.trusted_peer,
+            scheme: inbound.scheme,
+            request_id: &request.request_id,
+            identity: door.and_then(Door::identity),
+            upgrade,
+            received,
+        },
+    );
+    if number > 1 {
+        headers::say_attempt(&mut head.fields, number, request.is_grpc);
+    }
+    rules::toward_endpoint(&mut head, rule, request, inbound.scheme);
+    head
 }
 
 pub(super) fn sent_by(endpoint: &Endpoint) -> Sent {

@@ -34,6 +34,7 @@ use super::context::{Inbound, RequestContext};
 use super::endpoint::Endpoint;
 use super::exchange;
 use super::message::AnswerHead;
+use super::mirror;
 use super::refuse::Refusal;
 use super::relay::{Awaited, Relayed, Terms, Upload, await_head, relay};
 use super::route::RouteState;
@@ -214,6 +215,9 @@ async fn run(lead: Lead, route: Arc<RouteState>, mut request: RequestContext, in
         &inbound.worker.kept_for_replay,
         request.started,
     );
+    if let Some(rule) = &route.rule.options.mirror {
+        mirror::begin(rule, &route, &request, true, &mut upload, &inbound);
+    }
     let answered = answer(
         &mut client,
         &route,

@@ -1,6 +1,6 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
-//! `admit → route → (own answer) → (coalesce) → attempts → relay → settle`, in the one task of the client's
+//! `admit → route → (own answer) → (coalesce) → (mirror) → attempts → relay → settle`, in the one task of the client's
 //! connection or stream. Each step is a module of its own; this one says in which order. What a
 //! route may do besides is in [`super::rules`].
 
@@ -25,7 +25,7 @@ use super::relay::{Relayed, Terms, Upload, flush, relay};
 use super::route::RouteState;
 use super::rules::squeeze::Squeeze;
 use super::rules::{self, OwnAnswer};
-use super::{headers, upgrade};
+use super::{headers, mirror, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::door::Misdirected;
@@ -113,6 +113,10 @@ async fn respond(
     route.budget.deposit(now.into_std());
     let keep = route.rule.retry.attempts > 1 || route.rule.hedge.is_some();
     let mut upload = Upload::new(max, keep, &inbound.worker.kept_for_replay, now);
+    if let Some(rule) = &route.rule.options.mirror {
+        let body_done = client.body_done();
+        mirror::begin(rule, route, request, body_done, &mut upload, inbound);
+    }
     let answered = answer(client, route, request, &mut upload, inbound, alarm).await;
     request.received = upload.received();
     let answer = answered?;

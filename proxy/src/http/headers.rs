@@ -334,7 +334,7 @@ fn speaks_of_identity(known: Known, name: &[u8]) -> bool {
                     && starts_plainly(name, X_SEALANE_ATTEMPT.as_bytes()))))
 }
 
-/// `Forwarded`, `X-Forwarded-…`, `X-Real-IP` and our own word on the client's identity; also as
+/// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`, our own word on the client's identity and on mirrors; also as
 /// `X_Forwarded_…`, which many endpoints cannot tell from it.
 fn speaks_of_origin(known: Known, name: &[u8]) -> bool {
     if ORIGIN.contains(known) {
@@ -344,7 +344,9 @@ fn speaks_of_origin(known: Known, name: &[u8]) -> bool {
     if known != Known::Other || name.len() < 9 || !matches!(name[0], b'x' | b'X') {
         return false;
     }
-    starts_plainly(name, b"x-forwarded-") || (starts_plainly(name, b"x-real-ip") && name.len() == 9)
+    starts_plainly(name, b"x-forwarded-")
+        || is_plainly(name, b"x-real-ip")
+        || is_plainly(name, MIRROR_MARK.as_bytes())
 }
 
 /// In any case, and with hyphens in place of underscores: some recipients do not tell them apart.
@@ -355,6 +357,13 @@ fn starts_plainly(name: &[u8], with: &[u8]) -> bool {
     };
     let start = name.get(..with.len());
     start.is_some_and(|start| start.iter().map(plain).eq(with.iter().copied()))
+}
+
+/// By this, endpoints know what is mirrored (see [`super::mirror`]). From clients it is not believed.
+pub(crate) const MIRROR_MARK: &str = "x-sealane-mirror";
+
+fn is_plainly(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && starts_plainly(name, wanted)
 }
 
 const ORIGIN: KnownSet = KnownSet::new(&[

@@ -18,6 +18,7 @@ pub(crate) mod h2;
 pub(crate) mod headers;
 pub(crate) mod hedge;
 pub(crate) mod message;
+pub(crate) mod mirror;
 pub(crate) mod outcome;
 pub(crate) mod refuse;
 pub(crate) mod relay;

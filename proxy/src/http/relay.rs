@@ -18,6 +18,7 @@ use super::endpoint::Endpoint;
 use super::fields::Fields;
 use super::headers::{interim_toward_client, trailers_onward};
 use super::message::AnswerHead;
+use super::mirror::Gathering;
 use super::rules::squeeze::Squeeze;
 use crate::alarm::Alarm;
 use crate::clock;
@@ -61,6 +62,8 @@ pub(crate) struct Upload {
     /// A piece came from the client.
     arrived_at: Option<Instant>,
     waits_for_client: bool,
+    /// Who else wants it.
+    copy: Option<Gathering>,
 }
 
 /// Why a request's body cannot go on.
@@ -93,7 +96,13 @@ impl Upload {
             moved_at: now,
             arrived_at: None,
             waits_for_client: false,
+            copy: None,
         }
+    }
+
+    /// What is read of it from now on goes there as well.
+    pub(crate) fn copy_to(&mut self, copy: Gathering) {
+        self.copy = Some(copy);
     }
 
     /// A new attempt sends everything from the beginning. `empty`: there is no body at all.
@@ -122,6 +131,7 @@ impl Upload {
             moved_at: now,
             arrived_at: self.arrived_at,
             waits_for_client: false,
+            copy: None,
         }
     }
 
@@ -228,6 +238,9 @@ impl Upload {
             Poll::Ready(Ok(piece)) => piece,
         };
         self.arrived_at = Some(clock::now());
+        if self.copy.as_mut().is_some_and(|copy| copy.take(&piece)) {
+            self.copy = None;
+        }
         match piece {
             Piece::End(Some(mut trailers)) => {
                 trailers_onward(&mut trailers);

@@ -32,6 +32,7 @@ impl Parser<'_> {
             cors,
             compression,
             coalesce,
+            mirror,
             ..
         } = spec;
         let before = self.notes.count();
@@ -43,13 +44,21 @@ impl Parser<'_> {
             cors: cors.as_ref().and_then(|at| self.cors(at)),
             compression: compression.as_ref().and_then(|at| self.compression(at)),
             coalesce: coalesce.as_ref().and_then(|at| self.coalesce(at)),
-            mirror: None,
+            mirror: mirror
+                .as_ref()
+                .and_then(|at| self.mirror(at, pool.as_ref())),
         };
         if let (None, Some(rewrite)) = (pool, rewrite)
             && !spec.broken
         {
             let message = "`rewrite` changes what endpoints see, and this route has none";
             self.notes.wrong(rewrite.span, message);
+        }
+        if let (None, Some(mirror)) = (pool, mirror)
+            && !spec.broken
+        {
+            let message = "`mirror` shows what endpoints see, and this route has none";
+            self.notes.wrong(mirror.span, message);
         }
         (self.notes.count() == before).then_some(options)
     }

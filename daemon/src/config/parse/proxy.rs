@@ -429,6 +429,7 @@ impl Parser<'_> {
             cors: _,
             compression: _,
             coalesce: _,
+            mirror: _,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
         let action = self.action(spec);
@@ -446,7 +447,10 @@ impl Parser<'_> {
         })
     }
 
-    fn pool_for_requests(&mut self, name: &At<Text>) -> Option<(PoolId, Arc<SteeringPolicy>)> {
+    pub(super) fn pool_for_requests(
+        &mut self,
+        name: &At<Text>,
+    ) -> Option<(PoolId, Arc<SteeringPolicy>)> {
         let found = self.pool(name)?;
         if let Some(told) = self
             .pools

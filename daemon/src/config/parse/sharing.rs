@@ -1,11 +1,13 @@
-//! How a route's requests share attempts.
+//! How a route's requests share attempts, and which of them a second pool sees.
 
 use http::Method;
-use sealane_proxy::config::{Coalesce, Credentials};
+use sealane_model::Ratio;
+use sealane_proxy::config::{Coalesce, Credentials, Destination, Mirror};
 
 use super::super::decode::At;
 use super::super::error::Mistake;
-use super::super::spec::{AuthorizationWord, CoalesceSpec, SharedMethodWord};
+use super::super::spec::{AuthorizationWord, CoalesceSpec, MirrorSpec, SharedMethodWord};
+use super::super::unit::Text;
 use super::Parser;
 use super::options::texts;
 
@@ -53,6 +55,40 @@ impl Parser<'_> {
             wait: wait.as_ref()?.value.0,
             followers: usize::try_from(followers.as_ref()?.value.0).ok()?,
             body_max: body_max.as_ref()?.value.0,
+        })
+    }
+
+    /// `own`: the route's pool.
+    pub(super) fn mirror(
+        &mut self,
+        spec: &At<MirrorSpec>,
+        own: Option<&At<Text>>,
+    ) -> Option<Mirror> {
+        let MirrorSpec {
+            span: _,
+            broken: _,
+            pool,
+            share,
+            methods,
+            body_max,
+            timeout,
+        } = &spec.value;
+        let name = pool.as_ref()?;
+        if let Some(own) = own.filter(|own| own.value == name.value) {
+            let message = "the route's own pool would see the request twice";
+            self.notes
+                .mistake(Mistake::new(name.span, message).related(own.span, "`pool`"));
+            return None;
+        }
+        let (pool, steering) = self.pool_for_requests(name)?;
+        let methods = texts(methods.as_ref());
+        let methods: Vec<Method> = methods.filter_map(|at| self.method(at)).collect();
+        Some(Mirror {
+            to: Destination { pool, steering },
+            share: Ratio::new(share.as_ref()?.value.0)?,
+            methods,
+            body_max: usize::try_from(body_max.as_ref()?.value.0).ok()?,
+            timeout: timeout.as_ref()?.value.0,
         })
     }
 }
