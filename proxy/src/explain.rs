@@ -3,13 +3,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::http::{Method, Uri};
 use sealane_steering::{Ask, ClientPlace, Decision, How};
 
-use crate::config::Action;
+use crate::clock;
+use crate::config::{Action, Percentile};
 use crate::http::fields::Fields;
+use crate::http::route::RouteState;
 use crate::shared::Shared;
+use crate::upstream::hedging::Hedging;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExplainError {
@@ -68,6 +72,7 @@ pub(crate) fn explain(
         let region = world.topology.region_name(region);
         notes.push(("endpoints", format!("{region}: {loads}")));
     }
+    notes.extend(tempo(route, clock::now().into_std()));
     Ok(Decision {
         via: route.rule.name.to_string(),
         pool,
@@ -77,4 +82,34 @@ pub(crate) fn explain(
         world: Arc::clone(&world),
         notes,
     })
+}
+
+/// What the route's attempts take, and when a second endpoint is asked beside a slow one.
+fn tempo(route: &RouteState, now: Instant) -> Vec<(&'static str, String)> {
+    let mut notes = Vec::new();
+    let Some(latency) = &route.latency else {
+        return notes;
+    };
+    let took = Percentile::ALL.map(|which| {
+        let took = latency.quantile(which, now)?;
+        Some(format!("p{} {took:.1?}", which.percent()))
+    });
+    let took: Option<Vec<_>> = took.into_iter().collect();
+    let unknown = || "too few to tell".to_owned();
+    notes.push((
+        "attempts",
+        took.map_or_else(unknown, |took| took.join(", ")),
+    ));
+    if let Some(hedge) = &route.rule.hedge {
+        let delay = Hedging::delay(hedge.after, latency, now);
+        let unknown = || "none, attempts are not known yet".to_owned();
+        let told = |delay| format!("after {delay:.1?}");
+        notes.push(("hedge", delay.map_or_else(unknown, told)));
+    }
+    if let Some(adaptive) = &route.rule.timeouts.adaptive {
+        let usual = latency.quantile(adaptive.of, now);
+        let patience = adaptive.patience(usual, route.rule.timeouts.attempt);
+        notes.push(("attempt time-out", format!("{patience:.1?}")));
+    }
+    notes
 }

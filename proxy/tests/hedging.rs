@@ -362,6 +362,10 @@ async fn a_measured_delay_follows_the_route() {
     while now() < until || one.requests() < 150 {
         assert_eq!(client.get("/who").await.status(), 200);
     }
+    let told = edge.proxy.explain("http://x.test/", [127, 0, 0, 1].into());
+    let notes = told.unwrap().notes;
+    let hedge = notes.iter().find(|(of, _)| *of == "hedge").unwrap();
+    assert!(hedge.1.starts_with("after "), "{notes:?}");
     one.set_mode(Mode::Slow(LATE)).await.unwrap();
     let began = now();
     let reply = client.get("/who").await;

@@ -22,7 +22,7 @@ use super::headers::interim_toward_client;
 use super::message::AnswerHead;
 use super::outcome::AttemptEnd;
 use super::refuse::Refusal;
-use super::relay::{INFORMATIONAL_MAX, PIECES_IN_A_ROW, Upload, poll_gone};
+use super::relay::{HALF_CLOSED_PATIENCE, INFORMATIONAL_MAX, PIECES_IN_A_ROW, Upload, poll_gone};
 use super::retry::{self, GiveUp, Retry, Sent};
 use super::route::RouteState;
 use crate::alarm::Alarm;
@@ -197,10 +197,13 @@ impl Legs<'_, '_> {
                             return Poll::Ready(Some(Finish::Stopped(stop)));
                         }
                         (Ok(false), Ok(false)) => {
-                            return match self.finish() {
-                                Some(finish) => Poll::Ready(Some(finish)),
-                                None => alarm.poll_due(cx, soonest).map(|()| None),
-                            };
+                            if let Some(finish) = self.finish() {
+                                return Poll::Ready(Some(finish));
+                            }
+                            let patience = half_closed.map(|since| since + HALF_CLOSED_PATIENCE);
+                            let gone = patience.filter(|patience| *patience <= soonest);
+                            let due = alarm.poll_due(cx, gone.unwrap_or(soonest));
+                            return due.map(|()| gone.map(|_| Finish::Stopped(Stop::ClientGone)));
                         }
                         _ => {}
                     }
