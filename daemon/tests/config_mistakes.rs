@@ -131,7 +131,7 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
         report.to_string(),
         "test.yaml:9:1: unknown key `limitz` in the file\n  |\n9 | limitz: {}\n  | ^^^^^^\n  = \
          expected `version`, `node`, `regions`, `defaults`, `pools`, `listeners`, `routes`, `dns`, `acme`, \
-         `admin`, `limits`, `trusted_proxies`, `name_endpoint` or `global_load_balancer`\n  = help: \
+         `admin`, `limits`, `trusted_proxies`, `tier_header`, `name_endpoint` or `global_load_balancer`\n  = help: \
          did you mean `limits`?\n\n1 mistake in test.yaml"
     );
     let report = load(&format!("{BASE}zebra: {{}}\n")).unwrap_err();
@@ -1576,4 +1576,63 @@ fn maintenance_comes_and_goes_with_its_file() {
     assert!(!in_force());
     std::fs::write(dir.path().join("down"), "").unwrap();
     assert!(in_force());
+}
+
+#[test]
+fn places_and_rates_say_how_many_in_what_time() {
+    check_route(
+        "pool: api, tier: 5, rate_limit: [{ rate: 100 }, { rate: 10/w }, { rate: 5/s, key: user }]",
+        &[
+            "9:22: `routes[0].tier`: `5` is out of range",
+            "9:46: `routes[0].rate_limit[0].rate`: `100` lacks a unit",
+            "9:61: `routes[0].rate_limit[1].rate` cannot be `10/w`",
+            "9:87: `routes[0].rate_limit[2].key` cannot be `user`",
+        ],
+    );
+    check_route(
+        "pool: api, rate_limit: [{ name: \"a b\", rate: 1/s }, { rate: 1/s, adaptive: { latency: 1s, floor: 0% } }]",
+        &[
+            "9:37: `a b` cannot be the name of a rate",
+            "9:102: nothing would be left of the rate",
+        ],
+    );
+    check(
+        &BASE.replace(
+            "  api:\n",
+            "  api:\n    concurrency: adaptve\n    bulkhead: { queue: 5 }\n",
+        ),
+        &[
+            "4:18: `pools.api.concurrency` cannot be `adaptve`",
+            "5:15: the key `requests` is missing in `pools.api.bulkhead`",
+        ],
+    );
+}
+
+#[test]
+fn what_is_for_each_tenant_says_who_that_is() {
+    check_route(
+        "pool: api, bulkhead: { per_tenant: 5 }",
+        &["9:40: `per_tenant` is for each tenant, and the route has no `tenant`"],
+    );
+    check_route(
+        "pool: api, rate_limit: [{ key: tenant, rate: 1/s }]",
+        &["9:36: `key: tenant` is for each tenant, and the route has no `tenant`"],
+    );
+    check_route(
+        "pool: api, tenant: { header: \"x tenant\" }, bulkhead: {}",
+        &["9:34: `x tenant` is no header field's name"],
+    );
+    let text = BASE.replace(
+        "[{ pool: api }]",
+        "[{ pool: api, tenant: host, bulkhead: { per_tenant: 5 }, rate_limit: [{ key: tenant, rate: 90/m }] }]",
+    );
+    let rules = load(&text)
+        .unwrap_or_else(|report| panic!("{report}"))
+        .rules;
+    let limits = &rules.proxy.routes[0].options.limits;
+    assert_eq!((limits.per_tenant, limits.bulkhead), (Some(5), None));
+    assert_eq!(
+        (limits.rates[0].burst, &*limits.rates[0].name),
+        (1, "limit-1")
+    );
 }

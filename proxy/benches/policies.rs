@@ -11,6 +11,8 @@
     reason = "a part of the crate is compiled a second time, and only some of it is called"
 )]
 
+#[path = "../src/clock.rs"]
+mod clock;
 #[path = "../src/config.rs"]
 mod config;
 #[path = "../src/h1/mod.rs"]

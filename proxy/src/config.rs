@@ -3,6 +3,8 @@
 //! Built by the daemon from the configuration file. Holds rules only, never health.
 
 // Said in full for the bench, which takes this file in from elsewhere.
+#[path = "config/limits.rs"]
+mod limits;
 #[path = "config/options.rs"]
 mod options;
 #[path = "config/sharing.rs"]
@@ -18,6 +20,10 @@ use sealane_model::{PoolId, Ratio};
 use sealane_steering::{GeoTable, SteeringPolicy};
 use sealane_tls::ServerTls;
 
+pub use self::limits::{
+    AdaptiveRate, Bounds, Bulkhead, Concurrency, PoolLimits, Rate, RateKey, RateRule, RouteLimits,
+    TenantKey, Tier,
+};
 pub use self::options::{
     AllowedHeaders, Compression, Cors, Encoding, FIXED_BODY_MAX, FixedAnswer, HeaderEdits,
     Maintenance, NewPath, OriginPattern, Origins, Part, Placeholder, Redirect, Rewrite,
@@ -38,6 +44,7 @@ pub struct Config {
     pub geo: Arc<GeoTable>,
     /// Say in `x-sealane-region` and `x-sealane-endpoint` who answered.
     pub name_endpoint: bool,
+    pub bounds: Bounds,
 }
 
 #[derive(Clone, Debug)]

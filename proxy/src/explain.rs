@@ -71,6 +71,11 @@ pub(crate) fn explain(
         let loads = loads.collect::<Vec<_>>().join(", ");
         let region = world.topology.region_name(region);
         notes.push(("endpoints", format!("{region}: {loads}")));
+        let gates = shared.gates.get(pool);
+        let gate = gates.as_deref().and_then(Option::as_deref);
+        if let Some(gate) = gate.and_then(|gate| gate.region(member.region, region)) {
+            notes.push(("places", format!("{region}: {}", gate.places.shown())));
+        }
     }
     notes.extend(tempo(route, clock::now().into_std()));
     Ok(Decision {

@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod proxy_protocol;
 
 mod alarm;
+mod busy;
 mod clients;
 mod clock;
 mod door;
@@ -55,6 +56,7 @@ use http::coalesce::table::Flights;
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
 use shared::{OpenConnections, Phase, Rules, Shared};
+use upstream::pools::PoolGates;
 use worker::Errand;
 
 /// What the proxy is handed by the daemon.
@@ -142,6 +144,8 @@ impl Proxy {
         let listeners = bind_new(&config.listeners, &[], options, inherit)?;
         let issued = Issued::default();
         issued.adopt(places(&config.listeners));
+        let gates = PoolGates::default();
+        gates.apply(&config.bounds.pools);
         let rules = Rules {
             routes: RouteTable::new(&config.routes),
             config,
@@ -152,6 +156,7 @@ impl Proxy {
             observations: deps.observations,
             loads: Arc::default(),
             flights: Flights::default(),
+            gates,
             open: OpenConnections::default(),
             clients: Clients::default(),
             tls: Arc::default(),
@@ -285,6 +290,7 @@ impl Proxy {
         let old = self.shared.rules.load_full();
         let wanted = config.listeners.clone();
         let routes = RouteTable::new_keeping(&old.routes, &config.routes);
+        self.shared.gates.apply(&config.bounds.pools);
         self.shared.rules.store(Arc::new(Rules { config, routes }));
 
         let world = self.shared.world.load();

@@ -25,6 +25,7 @@ use crate::upstream::hedging::Hedged;
 /// Says what each metric of the proxy means. Called once, after the recorder is installed.
 pub fn describe() {
     describe_requests();
+    describe_bounds();
     describe_attempts();
     describe_connections();
     describe_sessions();
@@ -57,6 +58,48 @@ fn describe_requests() {
         "proxy_refusals_total",
         Unit::Count,
         "Requests that Sealane itself answered with an error, by kind"
+    );
+}
+
+fn describe_bounds() {
+    describe_gauge!(
+        "proxy_places",
+        Unit::Count,
+        "Places for requests: of a pool or a route (its bulkhead), or of a pool in a region \
+         (concurrency); written every 5 s"
+    );
+    describe_gauge!("proxy_places_taken", Unit::Count, "Of them, those in use");
+    describe_gauge!(
+        "proxy_places_waiting",
+        Unit::Count,
+        "Requests that wait for one of them"
+    );
+    describe_counter!(
+        "proxy_shed_total",
+        Unit::Count,
+        "Requests refused for want of a place, by route, tier and why: overloaded, pool_full and \
+         route_full (and each with _waited: a place was waited for), tenant_full or overloaded_cpu"
+    );
+    describe_histogram!(
+        "proxy_wait_seconds",
+        Unit::Seconds,
+        "What requests waited that found no place at once, by route"
+    );
+    describe_counter!(
+        "proxy_rate_limited_total",
+        Unit::Count,
+        "Requests refused for coming too often, by route and rule"
+    );
+    describe_gauge!(
+        "proxy_rate_share",
+        Unit::Count,
+        "What an adaptive rule leaves of its rate (1: all), by route and rule"
+    );
+    describe_counter!(
+        "proxy_rate_forgotten_total",
+        Unit::Count,
+        "Keys that a rate rule forgot before their allowance was full again, for want of room, by \
+         route and rule"
     );
 }
 

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::http::coalesce::table::Flights;
 use crate::http::route::RouteTable;
 use crate::upstream::LoadTable;
+use crate::upstream::pools::PoolGates;
 
 /// The operator's word, as requests read it. Replaced whole.
 pub(crate) struct Rules {
@@ -40,12 +41,24 @@ pub(crate) struct Shared {
     pub(crate) observations: ObservationSender,
     pub(crate) loads: Arc<LoadTable>,
     pub(crate) flights: Flights,
+    pub(crate) gates: PoolGates,
     pub(crate) open: OpenConnections,
     pub(crate) clients: Clients,
     pub(crate) tls: Arc<Connectors>,
     pub(crate) challenges: Challenges,
     pub(crate) issued: Issued,
     pub(crate) phase: watch::Sender<Phase>,
+}
+
+impl Shared {
+    /// Writes the gauges of what is bounded.
+    pub(crate) fn show_places(&self) {
+        self.gates.show();
+        for route in self.rules.load().routes.routes() {
+            route.places.show();
+            route.rates.show();
+        }
+    }
 }
 
 /// Client connections open now, over all workers.

@@ -37,6 +37,16 @@ impl<T> Slots<T> {
         });
         slots[at].get_or_init(make)
     }
+
+    /// What was made so far, by index.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        let chunks = self.chunks.iter().enumerate();
+        let made = chunks.filter_map(|(chunk, slots)| Some((first_of(chunk), slots.get()?)));
+        made.flat_map(|(first, slots)| {
+            let numbered = (first..).zip(slots.iter());
+            numbered.filter_map(|(at, slot)| Some((at, slot.get()?)))
+        })
+    }
 }
 
 impl<T> std::fmt::Debug for Slots<T> {
@@ -52,6 +62,11 @@ const fn place(index: u32) -> (usize, usize) {
     ((log2 - FIRST_LOG2) as usize, (moved - (1 << log2)) as usize)
 }
 
+/// The index with which a chunk begins.
+const fn first_of(chunk: usize) -> u32 {
+    ((1_u64 << (FIRST_LOG2 as usize + chunk)) - (1 << FIRST_LOG2)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +74,9 @@ mod tests {
     #[test]
     fn places_follow_each_other_without_gap_up_to_the_last_index() {
         assert_eq!(place(0), (0, 0));
+        for chunk in 0..CHUNKS - 1 {
+            assert_eq!(place(first_of(chunk)), (chunk, 0));
+        }
         for index in 1..100_000 {
             let ((chunk, at), (last_chunk, last_at)) = (place(index), place(index - 1));
             let next_to_it = (chunk, at) == (last_chunk, last_at + 1);
@@ -77,6 +95,7 @@ mod tests {
         assert_eq!(*slots.get_or_make(70, || "second"), "first");
 
         assert_eq!(slots.get(70), Some(&"first"));
+        assert_eq!(slots.iter().collect::<Vec<_>>(), [(70, &"first")]);
         assert_eq!(slots.get(69), None);
         assert_eq!(slots.get(100_000), None);
     }

@@ -142,6 +142,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
             _ = sweep.tick() => {
                 let world = worker.shared.world.load();
                 worker.connections.sweep(&world, clock::now());
+                worker.shared.show_places();
             }
             more = published.changed(), if is_published => {
                 worker.watch.look(&published.load());

@@ -276,6 +276,8 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             probe,
             steering,
             failover,
+            concurrency,
+            bulkhead,
         } = defaults.value;
         let from = PoolSpec {
             protocol,
@@ -283,6 +285,8 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             probe,
             steering,
             failover,
+            concurrency,
+            bulkhead,
             ..PoolSpec::default()
         };
         let pools = pools.value.0.iter_mut();
@@ -304,6 +308,10 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             cors,
             compression,
             coalesce,
+            tier,
+            tenant,
+            bulkhead,
+            rate_limit,
         } = defaults.value;
         let from = RouteSpec {
             timeouts,
@@ -316,6 +324,10 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             cors,
             compression,
             coalesce,
+            tier,
+            tenant,
+            bulkhead,
+            rate_limit,
             ..RouteSpec::default()
         };
         for route in &mut routes.value.0 {

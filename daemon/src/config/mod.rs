@@ -7,6 +7,7 @@
 //! the rooms' rules, `print` prints what is in force. Never changes anything, never opens a
 //! socket.
 
+pub mod bounds;
 mod complete;
 mod decode;
 mod error;

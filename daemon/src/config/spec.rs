@@ -5,6 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
+use super::bounds::{
+    ConcurrencySpec, PoolBulkheadSpec, RateLimitSpec, RouteBulkheadSpec, TenantSpec,
+};
 use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emit, shape};
 use super::error::Mistake;
 use super::unit::{
@@ -52,6 +55,8 @@ shape! {
         limits: LimitsSpec = "{}",
         /// Networks whose X-Forwarded-For and X-Request-Id are believed.
         trusted_proxies: List<Net> = "[]",
+        /// Header field in which trusted proxies say how much a request matters (1–4), and endpoints are told. Nobody says when left out.
+        tier_header: Text,
         /// Say in the headers x-sealane-region and x-sealane-endpoint who answered.
         name_endpoint: Flag = "false",
         /// A global load balancer in short form.
@@ -113,8 +118,12 @@ shape! {
         steering: SteeringSpec,
         /// When a region leaves and returns.
         failover: FailoverSpec,
+        /// How many requests may be at its endpoints in one region at once.
+        concurrency: ConcurrencySpec,
+        /// What it can be asked for at once.
+        bulkhead: PoolBulkheadSpec,
     }
-    later ["balance", "ejection", "tier", "concurrency"]
+    later ["balance", "ejection", "tier"]
 }
 
 shape! {
@@ -140,8 +149,16 @@ shape! {
         compression: CompressionSpec,
         /// Which requests share an attempt.
         coalesce: CoalesceSpec,
+        /// How much its requests matter.
+        tier: Whole<1, 4>,
+        /// On whose behalf requests come.
+        tenant: TenantSpec,
+        /// What it can be asked for at once.
+        bulkhead: RouteBulkheadSpec,
+        /// How often requests may come.
+        rate_limit: List<RateLimitSpec>,
     }
-    later ["tier", "rate", "split"]
+    later ["rate", "split"]
 }
 
 shape! {
@@ -161,8 +178,12 @@ shape! {
         steering: SteeringSpec = "{}",
         /// When a region leaves and returns, and what happens when none is left.
         failover: FailoverSpec = "{}",
+        /// How many requests may be at its endpoints in one region at once: `off`, `adaptive` (as many as latency says that they bear) or `{max: N}`.
+        concurrency: ConcurrencySpec = "off",
+        /// What it can be asked for at once, in all regions together. Not bounded when left out.
+        bulkhead: PoolBulkheadSpec,
     }
-    later ["balance", "ejection", "tier", "concurrency", "discovery", "sticky", "role"]
+    later ["balance", "ejection", "tier", "discovery", "sticky", "role"]
 }
 
 choice! {
@@ -667,8 +688,16 @@ shape! {
         coalesce: CoalesceSpec,
         /// A second pool that sees some of the requests, and whose answers nobody gets.
         mirror: MirrorSpec,
+        /// How much its requests matter, from 1 (vital) to 4 (can wait): of what cannot all be served, the highest number is refused first.
+        tier: Whole<1, 4> = "2",
+        /// On whose behalf requests come: `host` or `{header: NAME}`. Nobody's when left out.
+        tenant: TenantSpec,
+        /// What it can be asked for at once. Not bounded when left out.
+        bulkhead: RouteBulkheadSpec,
+        /// How often requests may come. Each rule counts each request.
+        rate_limit: List<RateLimitSpec> = "[]",
     }
-    later ["tier", "timeout", "split", "rate", "sticky", "cache"]
+    later ["timeout", "split", "rate", "sticky", "cache"]
 }
 
 shape! {

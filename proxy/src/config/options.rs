@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
 use super::sharing::{Coalesce, Mirror};
+use super::limits::RouteLimits;
 
 /// Small things that a route may do; by default none of them.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,7 @@ pub struct RouteOptions {
     pub compression: Option<Compression>,
     pub coalesce: Option<Coalesce>,
     pub mirror: Option<Mirror>,
+    pub limits: RouteLimits,
 }
 
 /// In the order in which they happen.

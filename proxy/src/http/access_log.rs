@@ -36,6 +36,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         endpoint = selected.map(|selected| &*selected.name),
         attempts = request.attempts,
         hedge = request.hedge.map(Hedged::as_str),
+        tier = request.tier.as_str(),
         reason = selected.map(|selected| selected.reason.as_str()),
         ignored_health = selected.map(|selected| selected.ignored_health),
         duration_ms,

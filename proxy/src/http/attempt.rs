@@ -595,6 +595,12 @@ impl<'a, 'r> Trial<'a, 'r> {
         }
     }
 
+    /// How much of what the endpoints there bear they are doing.
+    fn busy(&self, there: &Selected) -> Option<f32> {
+        let shared = &self.inbound.worker.shared;
+        shared.gates.busy(there.pool, there.region)
+    }
+
     fn may_hedge(&self, client: &Client, upload: &Upload) -> Result<Selected, NoHedge> {
         let (route, request) = (self.route, self.request);
         let Some(hedging) = &route.hedging else {
@@ -611,8 +617,8 @@ impl<'a, 'r> Trial<'a, 'r> {
         let second = second.map_err(|_| NoHedge::NothingLeft)?;
         let ask = HedgeAsk {
             worker: self.inbound.worker.index,
-            busy: None,
-            tier: 1,
+            busy: self.busy(&second),
+            tier: request.tier.number(),
         };
         hedging.allow(&ask, &route.budget, now.into_std())?;
         Ok(second)

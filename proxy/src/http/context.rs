@@ -15,8 +15,10 @@ use super::coalesce::Part;
 use super::headers::{self, PeerText, RequestId};
 use super::message::RequestHead;
 use super::outcome::{RequestOutcome, settle_request};
+use super::rate_limit::Nearest;
 use super::route::RouteState;
 use crate::clock;
+use crate::config::Tier;
 use crate::door::Door;
 use crate::random;
 use crate::shared::Rules;
@@ -67,6 +69,9 @@ pub(crate) struct RequestContext {
     pub(crate) cut_short: bool,
     /// What it had to do with others that asked the same; `None`: nothing.
     pub(crate) shared: Option<Part>,
+    pub(crate) tier: Tier,
+    /// The rate limit that is nearest to its end.
+    pub(crate) nearest: Option<Nearest>,
 }
 
 impl RequestContext {
@@ -96,6 +101,8 @@ impl RequestContext {
             refusal: None,
             cut_short: false,
             shared: None,
+            tier: Tier::default(),
+            nearest: None,
             head,
             rules,
         }
@@ -130,6 +137,7 @@ impl RequestContext {
             refusal: self.refusal,
             cut_short: self.cut_short,
             shared: self.shared,
+            tier: self.tier,
         });
     }
 }

@@ -1,7 +1,7 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
-//! `admit → route → (own answer) → (coalesce) → (mirror) → attempts → relay → settle`, in the one task of the client's
-//! connection or stream. Each step is a module of its own; this one says in which order. What a
+//! `admit → route → (own answer) → rate → (coalesce) → places → (mirror) → attempts → relay → settle`,
+//! in the one task of the client's connection or stream. Each step is a module of its own; this one says in which order. What a
 //! route may do besides is in [`super::rules`].
 
 use std::future::poll_fn;
@@ -25,7 +25,7 @@ use super::relay::{Relayed, Terms, Upload, flush, relay};
 use super::route::RouteState;
 use super::rules::squeeze::Squeeze;
 use super::rules::{self, OwnAnswer};
-use super::{headers, mirror, upgrade};
+use super::{headers, mirror, overload, rate_limit, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::door::Misdirected;
@@ -100,6 +100,7 @@ async fn respond(
     if content_length(&head.fields).is_some_and(too_large) {
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
+    rate_limit::check(route, request).map_err(Stop::Refused)?;
     // Held while the request goes on by itself.
     let mut _turn = None;
     if let Some(rule) = &route.rule.options.coalesce {
@@ -109,6 +110,9 @@ async fn respond(
             Shared::Apart(turn) => _turn = turn,
         }
     }
+    // What is left of them is given back when the exchange ends, however it ends.
+    let places = overload::enter(route, request, inbound).await;
+    let mut places = places.map_err(Stop::Refused)?;
     let now = request.started; // each attempt begins its own time
     route.budget.deposit(now.into_std());
     let keep = route.rule.retry.attempts > 1 || route.rule.hedge.is_some();
@@ -118,6 +122,7 @@ async fn respond(
         mirror::begin(rule, route, request, body_done, &mut upload, inbound);
     }
     let answered = answer(client, route, request, &mut upload, inbound, alarm).await;
+    places.answered(&answered, request, &upload, route);
     request.received = upload.received();
     let answer = answered?;
     deliver(client, *answer, request, &mut upload, inbound, alarm).await;

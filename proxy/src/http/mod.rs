@@ -20,6 +20,8 @@ pub(crate) mod hedge;
 pub(crate) mod message;
 pub(crate) mod mirror;
 pub(crate) mod outcome;
+pub(crate) mod overload;
+pub(crate) mod rate_limit;
 pub(crate) mod refuse;
 pub(crate) mod relay;
 pub(crate) mod retry;

@@ -20,6 +20,7 @@ use super::access_log;
 use super::coalesce::Part;
 use super::retry::Retry;
 use super::route::RouteState;
+use crate::config::Tier;
 use crate::metrics;
 use crate::upstream::hedging::Hedged;
 use crate::upstream::{LoadGuard, Selected};
@@ -126,6 +127,7 @@ pub(crate) struct RequestOutcome<'a> {
     pub(crate) cut_short: bool,
     /// What it had to do with others that asked the same.
     pub(crate) shared: Option<Part>,
+    pub(crate) tier: Tier,
 }
 
 /// Called once for each request that had a readable head.

@@ -1,6 +1,8 @@
 //! Our lawful "no" to a client: what it is called, which status it has, how it is written.
 //! Decides nothing and sends nothing.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 use sealane_model::Failure;
@@ -8,6 +10,8 @@ use sealane_model::Failure;
 use super::fields::{Fields, Known};
 use super::message::AnswerHead;
 use crate::upstream::NoEndpoint;
+use crate::upstream::rates::seconds;
+use crate::upstream::route::Shed;
 
 /// Why a request is not answered by an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,15 @@ pub(crate) enum Refusal {
     /// The client's own deadline (`grpc-timeout`) has passed.
     Deadline,
     NoEndpoint(NoEndpoint),
+    /// There is no place for it. `after`: when to come back.
+    Shed {
+        shed: Shed,
+        after: Duration,
+    },
+    /// It comes too often. `after`: until one more may come.
+    RateLimited {
+        after: Duration,
+    },
     /// The last attempt's failure.
     Failed(Failure),
 }
@@ -78,6 +91,8 @@ impl Refusal {
             Self::ConnectProtocol => "connect_protocol",
             Self::NoWebSocket => "websocket_unsupported",
             Self::Deadline => "deadline_exceeded",
+            Self::Shed { shed, .. } => shed.as_str(),
+            Self::RateLimited { .. } => "rate_limited",
             Self::NoEndpoint(NoEndpoint::NoData) => "no_usable_region",
             Self::NoEndpoint(NoEndpoint::NoMembers) => "empty_pool",
             Self::NoEndpoint(NoEndpoint::Unresolved) => "unresolved_endpoint",
@@ -111,7 +126,10 @@ impl Refusal {
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoEndpoint(_) | Self::Maintenance => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint(_) | Self::Maintenance | Self::Shed { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Deadline | Self::Failed(Failure::TimedOut | Failure::ConnectTimedOut) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -128,12 +146,15 @@ impl Refusal {
             Self::BodyTimedOut | Self::HeadTimedOut | Self::HeadsFull => "4",
             Self::Cors(_) => "7",                           // PERMISSION_DENIED
             Self::HeadTooLarge | Self::BodyTooLarge => "8", // RESOURCE_EXHAUSTED
-            Self::NoRoute | Self::Method => "12",           // UNIMPLEMENTED
+            // Its own allowance, as google.rpc.Code has it; UNAVAILABLE would be tried again at once.
+            Self::RateLimited { .. } => "8",
+            Self::NoRoute | Self::Method => "12", // UNIMPLEMENTED
             Self::ConnectProtocol | Self::NoWebSocket => "12",
             Self::Misdirected => "16", // UNAUTHENTICATED
             Self::Malformed(_) | Self::TransferCoding | Self::Version => "13", // INTERNAL
             Self::RedirectLoop => "13",
             Self::NoEndpoint(_) | Self::Maintenance | Self::Failed(_) => "14", // UNAVAILABLE
+            Self::Shed { .. } => "14",
         }
     }
 
@@ -153,6 +174,10 @@ impl Refusal {
         fields.append(Known::ContentLength, body.len().to_string().as_bytes());
         match self {
             Self::NoEndpoint(_) => fields.append(Known::RetryAfter, b"1"),
+            Self::Shed { after, .. } | Self::RateLimited { after } => {
+                let seconds = seconds(*after).max(1).to_string();
+                fields.append(Known::RetryAfter, seconds.as_bytes());
+            }
             Self::Method => {
                 fields.append(
                     Known::Allow,
@@ -168,6 +193,11 @@ impl Refusal {
         fields.append(Known::ContentType, b"application/grpc");
         fields.append(Known::GrpcStatus, self.grpc_status().as_bytes());
         fields.append("grpc-message", self.as_str().as_bytes());
+        if let Self::Shed { after, .. } | Self::RateLimited { after } = self {
+            // gRPC's retry design (A6): when a client that would try again may do so.
+            let millis = after.as_millis().max(1).to_string();
+            fields.append("grpc-retry-pushback-ms", millis.as_bytes());
+        }
     }
 }
 
@@ -221,11 +251,37 @@ mod tests {
             Refusal::Failed(Failure::Closed),
             Refusal::Failed(Failure::Protocol(text())),
         ];
-        for refusal in refusals {
+        let after = Duration::from_secs(1);
+        let shed = Shed::ALL.map(|shed| Refusal::Shed { shed, after });
+        let limited = [Refusal::RateLimited { after }];
+        for refusal in refusals.into_iter().chain(shed).chain(limited) {
             let (word, status) = (refusal.as_str(), refusal.status().as_u16());
             let row = format!("| `{word}` | {status} | {} |", refusal.grpc_status());
             assert!(doc.contains(&row), "{row}");
         }
+    }
+
+    #[test]
+    fn who_has_to_come_back_later_is_told_when() {
+        let shed = Refusal::Shed {
+            shed: Shed::Region,
+            after: Duration::from_millis(1_250),
+        };
+        let (head, _) = shed.answer(false);
+        assert_eq!(head.status, 503);
+        assert_eq!(head.fields.get_str("retry-after"), Some("2"));
+        let (head, _) = shed.answer(true);
+        assert_eq!(head.fields.get_str("grpc-status"), Some("14"));
+        let pushback = head.fields.get_str("grpc-retry-pushback-ms");
+        assert_eq!(pushback, Some("1250"));
+
+        let limited = Refusal::RateLimited {
+            after: Duration::from_millis(10),
+        };
+        let (head, _) = limited.answer(false);
+        assert_eq!(head.status, 429);
+        assert_eq!(head.fields.get_str("retry-after"), Some("1"));
+        assert_eq!(limited.grpc_status(), "8");
     }
 
     #[test]

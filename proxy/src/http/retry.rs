@@ -13,6 +13,7 @@ use super::fields::{Fields, Known};
 use super::message::AnswerHead;
 use crate::config::{RetryOn, RetryPolicy};
 use crate::upstream::budget::Budget;
+use crate::upstream::route::Shed;
 
 /// How far a failed attempt came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +242,9 @@ pub(crate) fn wish_of(head: &AnswerHead) -> Wish {
             Wish::After(Duration::from_millis(millis.into()))
         });
     }
-    let sheds = fields.get(Known::XSealaneRefusal) == Some(b"overloaded");
+    let sheds = fields
+        .get(Known::XSealaneRefusal)
+        .is_some_and(Shed::is_word);
     if sheds || fields.contains(Known::RetryAfter) {
         return Wish::Stop;
     }

@@ -19,6 +19,8 @@ use crate::metrics::RouteMetrics;
 use crate::upstream::budget::Budget;
 use crate::upstream::hedging::Hedging;
 use crate::upstream::latency::Latency;
+use crate::upstream::rates::Rates;
+use crate::upstream::route::RoutePlaces;
 use paths::Paths;
 
 /// One route with what lives as long as it; shared by all workers.
@@ -31,6 +33,8 @@ pub(crate) struct RouteState {
     pub(crate) latency: Option<Arc<Latency>>,
     pub(crate) hedging: Option<Arc<Hedging>>,
     pub(crate) metrics: RouteMetrics,
+    pub(crate) places: RoutePlaces,
+    pub(crate) rates: Rates,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +149,8 @@ impl RouteState {
             latency: measured.then(|| known.unwrap_or_default()),
             hedging,
             metrics: RouteMetrics::new(&rule.name),
+            places: RoutePlaces::new(rule, predecessor.map(|old| &old.places)),
+            rates: Rates::new(rule, predecessor.map(|old| &old.rates)),
         }
     }
 }

@@ -3,13 +3,21 @@
 //! Pure policies and counters shared by all workers; opens no connection and reads no clock.
 //! Read [`select`] first.
 
+pub(crate) mod adaptive;
 pub(crate) mod balance;
 pub(crate) mod budget;
+pub(crate) mod concurrency;
+pub(crate) mod gate;
 pub(crate) mod hedging;
 pub(crate) mod known;
 pub(crate) mod latency;
 pub(crate) mod load;
+pub(crate) mod pools;
+pub(crate) mod rate;
+pub(crate) mod rates;
+pub(crate) mod route;
 pub(crate) mod select;
+pub(crate) mod tenants;
 
 pub(crate) use known::{Endpoints, Known};
 pub(crate) use load::{LoadGuard, LoadTable};

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use sealane_model::publish::{observation_channel, snapshot_channel};
 use sealane_model::{Observation, Ratio, Snapshot, SnapshotWriter};
 use sealane_proxy::config::{
-    Action, Backoff, Config, Destination, Limits, Listener, ListenerProtocol, RetryOn, RetryPolicy,
-    Route, RouteMatch, RouteOptions, Timeouts,
+    Action, Backoff, Bounds, Config, Destination, Limits, Listener, ListenerProtocol, RetryOn,
+    RetryPolicy, Route, RouteMatch, RouteOptions, Timeouts,
 };
 use sealane_proxy::handover::Inherit;
 use sealane_proxy::tls::{CertificatePem, ServerTls};
@@ -88,6 +88,7 @@ pub(crate) fn config(world: &Snapshot) -> Config {
         trusted: Vec::new(),
         geo: Arc::new(GeoTable::empty()),
         name_endpoint: true,
+        bounds: Bounds::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod acme;
 mod admin;
+mod bounds;
 mod dns;
 mod options;
 mod pools;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use sealane_acme::Names;
 use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
-use sealane_proxy::config::Listener;
+use sealane_proxy::config::{Listener, PoolLimits};
 use sealane_proxy::tls::ServerTls;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
@@ -62,6 +63,7 @@ pub(super) fn parse(
         admin,
         limits,
         trusted_proxies,
+        tier_header,
         name_endpoint,
         global_load_balancer: _,
     } = spec;
@@ -74,6 +76,7 @@ pub(super) fn parse(
         pools: HashMap::new(),
         binds: Binds::default(),
         acme_wanted: Vec::new(),
+        pool_limits: Vec::new(),
     };
     let regions = parser.regions(regions.as_ref());
     let node_spec = node.as_ref();
@@ -87,6 +90,7 @@ pub(super) fn parse(
     let acme = parser.acme(acme.as_ref(), state_dir.as_ref());
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
+    let bounds = parser.bounds(tier_header.as_ref());
     let dns = parser.dns(dns.as_ref(), geo.clone());
     let admin = parser.admin(admin.as_ref());
     parser.check_purpose(spec, &listeners, &dns);
@@ -103,6 +107,7 @@ pub(super) fn parse(
             trusted: trusted.map(|net| net.value.0).collect(),
             geo,
             name_endpoint: name_endpoint.as_ref().is_some_and(|flag| flag.value.0),
+            bounds,
         },
         dns: dns?,
         control: sealane_control::config::Config {
@@ -133,6 +138,7 @@ pub(super) fn listeners_tls(
         regions: HashMap::new(),
         pools: HashMap::new(),
         acme_wanted: Vec::new(),
+        pool_limits: Vec::new(),
         binds: Binds::default(),
     };
     let entries = spec.listeners.iter().flat_map(|table| table.value.iter());
@@ -157,6 +163,8 @@ struct Parser<'a> {
     binds: Binds,
     /// What listeners want to be ordered, and where they say so.
     acme_wanted: Vec<(Names, Span)>,
+    /// Of pools that have any.
+    pool_limits: Vec<PoolLimits>,
 }
 
 /// A pool that routes and steered names may refer to.

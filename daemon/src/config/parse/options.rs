@@ -47,6 +47,7 @@ impl Parser<'_> {
             mirror: mirror
                 .as_ref()
                 .and_then(|at| self.mirror(at, pool.as_ref())),
+            limits: self.route_limits(spec).unwrap_or_default(),
         };
         if let (None, Some(rewrite)) = (pool, rewrite)
             && !spec.broken

@@ -80,8 +80,11 @@ impl Parser<'_> {
             probe,
             steering,
             failover,
+            concurrency,
+            bulkhead,
         } = &spec.value;
         let name = &entry.name;
+        self.pool_limits(id, name, concurrency.as_ref(), bulkhead.as_ref());
         let protocol = protocol.as_ref().map_or(Protocol::Http, |at| at.value);
         let mut members = Vec::new();
         let mut spans: HashMap<RegionId, Span> = HashMap::new();

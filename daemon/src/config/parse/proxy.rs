@@ -430,6 +430,10 @@ impl Parser<'_> {
             compression: _,
             coalesce: _,
             mirror: _,
+            tier: _,
+            tenant: _,
+            bulkhead: _,
+            rate_limit: _,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
         let action = self.action(spec);

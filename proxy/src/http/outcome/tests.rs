@@ -130,6 +130,7 @@ fn refused() -> RequestOutcome<'static> {
         refusal: Some("no_route"),
         cut_short: false,
         shared: None,
+        tier: Tier::Second,
     }
 }
 

@@ -30,6 +30,7 @@ use self::squeeze::Squeeze;
 use super::context::RequestContext;
 use super::fields::{Fields, Known};
 use super::message::{AnswerHead, RequestHead};
+use super::rate_limit;
 use super::refuse::Refusal;
 use super::route::{RouteState, RouteTable};
 use crate::clock;
@@ -236,6 +237,11 @@ pub(crate) fn toward_endpoint(
     if let Some(host) = &options.rewrite.host {
         head.fields.insert(Known::Host, host.as_bytes());
     }
+    if let Some(name) = &request.rules.config.bounds.tier_header {
+        // Ours, whatever came with the request: endpoints can believe it.
+        head.fields
+            .insert(name.as_str(), request.tier.as_str().as_bytes());
+    }
     if let Some(deadline) = request.deadline {
         let left = deadline.saturating_duration_since(clock::now());
         let left = grpc::write(left);
@@ -252,6 +258,9 @@ pub(crate) fn toward_client(fields: &mut Fields, request: &RequestContext, schem
     let Some(route) = &request.route else {
         return;
     };
+    if let Some(nearest) = &request.nearest {
+        rate_limit::tell(fields, route, nearest);
+    }
     let options = &route.rule.options;
     if let Some(rule) = &options.cors {
         cors::mark(rule, request.head.fields.get(Known::Origin), fields);
