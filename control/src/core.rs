@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{
-    EndpointId, Failure, Generation, Observation, Outcome, PoolId, RegionId, Source, Standing,
-    Target, Timestamp, Topology, Verdict,
+    EndpointId, Failure, Generation, Judged, Judgement, Observation, Outcome, PoolId, RegionId,
+    Source, Standing, Target, Timestamp, Topology, Verdict,
 };
 
 use crate::config::{Config, Probe};
 use crate::failover::Watch;
 use crate::health::endpoint::{Counts, Track};
+use crate::health::judged;
 use crate::health::region::Tally;
 use crate::health::rtt::Floor;
 use crate::overrides::{Order, Override, Overrides};
@@ -153,6 +154,8 @@ pub struct Core {
     lookups: Schedule,
     /// Unprobed endpoints in doubt, by when that ends.
     doubts: BTreeSet<(Timestamp, EndpointId)>,
+    /// Judged endpoints, by when they cease to count against their region.
+    judgements: BTreeSet<(Timestamp, EndpointId)>,
     first_round: FirstRound,
     hold_down_ends: Option<Timestamp>,
     generation: Generation,
@@ -164,6 +167,8 @@ pub struct Core {
 #[derive(Debug)]
 struct EndpointState {
     track: Track,
+    /// What the proxy says of it by itself.
+    judged: Option<Judged>,
     /// Where it is reached; empty for a host name that was never resolved.
     addresses: Arc<[SocketAddr]>,
     /// What was last said to the world, the operator's word included.
@@ -203,6 +208,7 @@ impl Core {
             probes: Schedule::new(seed),
             lookups: Schedule::new(!seed),
             doubts: BTreeSet::new(),
+            judgements: BTreeSet::new(),
             first_round: FirstRound {
                 awaited: BTreeSet::new(),
                 until: now + config.first_round_limit,
@@ -401,7 +407,41 @@ impl Core {
         }
     }
 
+    /// The proxy acts by itself; the map shows it, and a degraded region may fail over.
+    fn judged(&mut self, id: EndpointId, judgement: Judgement, effects: &mut Effects) {
+        let now = self.now;
+        let Some((state, endpoint)) = self.endpoints.get_mut(&id).zip(self.topology.endpoint(id))
+        else {
+            return;
+        };
+        let (pool, region) = (endpoint.pool, endpoint.region);
+        state.judged = judged::judged(now, state.judged, judgement);
+        self.judgements.retain(|(_, judged)| *judged != id);
+        if let Some(until) = state.judged.as_ref().and_then(judged::counts_until) {
+            self.judgements.insert((until, id));
+        }
+        effects.publish = Publish::Promptly;
+        self.recount(pool, region, effects);
+    }
+
+    fn end_judgements(&mut self, effects: &mut Effects) {
+        while let Some((until, id)) = self.judgements.first().copied() {
+            if until > self.now {
+                break;
+            }
+            self.judgements.pop_first();
+            if let Some(endpoint) = self.topology.endpoint(id) {
+                let (pool, region) = (endpoint.pool, endpoint.region);
+                effects.publish = effects.publish.max(Publish::Lazily);
+                self.recount(pool, region, effects);
+            }
+        }
+    }
+
     fn observed(&mut self, observation: &Observation, effects: &mut Effects) {
+        if let Outcome::Judged(judgement) = observation.outcome {
+            return self.judged(observation.endpoint, judgement, effects);
+        }
         let (id, Outcome::Failed(failure)) = (observation.endpoint, &observation.outcome) else {
             return;
         };
@@ -451,6 +491,7 @@ impl Core {
     /// Everything that time alone brings about.
     fn pass_time(&mut self, effects: &mut Effects) {
         self.end_doubts(effects);
+        self.end_judgements(effects);
         self.end_hold_downs(effects);
         self.end_first_round(effects);
         effects.probes = self.probes.due(self.now);
@@ -510,6 +551,7 @@ impl Core {
             self.hold_down_ends,
             first_round,
             doubts,
+            self.judgements.first().map(|(until, _)| *until),
         ];
         all.into_iter().flatten().min()
     }

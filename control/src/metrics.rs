@@ -6,7 +6,7 @@ use std::time::Duration;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use sealane_model::{Outcome, PoolId, Snapshot, Standing, Topology, Verdict};
+use sealane_model::{EndpointId, Judged, Outcome, PoolId, Snapshot, Standing, Topology, Verdict};
 
 /// Tells the recorder what each metric means.
 pub fn describe() {
@@ -49,6 +49,16 @@ pub fn describe() {
         "control_region_in",
         Unit::Count,
         "1 while the region may be chosen for the pool, 0 while it is out"
+    );
+    describe_gauge!(
+        "control_region_degraded",
+        Unit::Count,
+        "1 while live requests find more of the region's endpoints out of order than may be ejected"
+    );
+    describe_gauge!(
+        "control_ejected_endpoints",
+        Unit::Count,
+        "Endpoints that the proxy leaves out for what live requests saw, or has on trial, by pool and region"
     );
     describe_counter!(
         "control_standing_changes_total",
@@ -117,6 +127,7 @@ pub(crate) fn probed(topology: &Topology, pool: PoolId, outcome: &Outcome, took:
     let result = match outcome {
         Outcome::Passed { .. } => "passed",
         Outcome::Failed(failure) => failure.as_str(),
+        Outcome::Judged(_) => "judged",
     };
     counter!("control_probes_total", "pool" => pool.clone(), "result" => result).increment(1);
     histogram!("control_probe_duration_seconds", "pool" => pool).record(took.as_secs_f64());
@@ -160,13 +171,19 @@ pub(crate) fn published(world: &Snapshot, overrides: usize) {
             let region = world.topology.region_name(member.region).to_owned();
             let pool = pool.name.to_string();
             for verdict in VERDICTS {
-                let has = |id: &&sealane_model::EndpointId| world.verdict(**id) == verdict;
+                let has = |id: &&EndpointId| world.verdict(**id) == verdict;
                 let count = member.endpoints.iter().filter(has).count();
                 gauge!("control_endpoints", "pool" => pool.clone(), "region" => region.clone(), "verdict" => verdict.as_str())
                     .set(as_f64(count));
             }
             let is_in = f64::from(u8::from(health.standing == Standing::In));
-            gauge!("control_region_in", "pool" => pool, "region" => region).set(is_in);
+            gauge!("control_region_in", "pool" => pool.clone(), "region" => region.clone())
+                .set(is_in);
+            let ejected = member.endpoints.iter().filter(|id| is_ejected(world, **id));
+            gauge!("control_ejected_endpoints", "pool" => pool.clone(), "region" => region.clone())
+                .set(as_f64(ejected.count()));
+            let degraded = f64::from(u8::from(health.degraded));
+            gauge!("control_region_degraded", "pool" => pool, "region" => region).set(degraded);
         }
     }
     #[expect(
@@ -175,6 +192,14 @@ pub(crate) fn published(world: &Snapshot, overrides: usize) {
     )]
     gauge!("control_snapshot_generation").set(world.generation.0 as f64);
     gauge!("control_overrides").set(as_f64(overrides));
+}
+
+fn is_ejected(world: &Snapshot, id: EndpointId) -> bool {
+    let judged = world.endpoint(id).and_then(|health| health.judged);
+    matches!(
+        judged,
+        Some(Judged::Ejected { .. } | Judged::OnTrial { .. })
+    )
 }
 
 /// Before the world loses some of its members: their gauges would stay as they were.
@@ -187,7 +212,13 @@ pub(crate) fn leaving(world: &Snapshot) {
                 gauge!("control_endpoints", "pool" => pool.clone(), "region" => region.clone(), "verdict" => verdict.as_str())
                     .set(0.0);
             }
-            gauge!("control_region_in", "pool" => pool, "region" => region).set(0.0);
+            for gone in [
+                "control_region_in",
+                "control_ejected_endpoints",
+                "control_region_degraded",
+            ] {
+                gauge!(gone, "pool" => pool.clone(), "region" => region.clone()).set(0.0);
+            }
         }
     }
 }

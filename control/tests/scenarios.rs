@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sealane_control::core::{Change, Input};
 use sealane_control::{OrderError, OrderKind};
-use sealane_model::{OutReason, Source, Standing, Verdict};
+use sealane_model::{EjectionCause, Judged, Judgement, OutReason, Source, Standing, Verdict};
 use world::{HOLD_DOWN, Manner, Plan, RECHECK, START, WELL, World};
 
 const FAILED: Standing = Standing::Out(OutReason::Failed);
@@ -560,4 +560,85 @@ fn dns_addresses_follow_the_usable_endpoints() {
         ["10.0.0.0", "10.0.0.1"],
         "none usable: all"
     );
+}
+
+const EJECTED: Judgement = Judgement::Ejected {
+    why: EjectionCause::ErrorsInARow,
+    times: 1,
+    time: Duration::from_secs(30),
+};
+const KEPT: Judgement = Judgement::KeptInNeed {
+    why: EjectionCause::ErrorsInARow,
+    time: Duration::from_secs(30),
+};
+
+#[test]
+fn an_ejected_endpoint_is_shown_as_such_and_takes_no_region_out_whatever_its_probes_say() {
+    let mut world = two_regions();
+    let endpoint = world.endpoints("api", "eu")[0];
+
+    world.observe_judgement(endpoint, EJECTED);
+
+    let snapshot = world.snapshot();
+    let health = snapshot.endpoint(endpoint).unwrap();
+    assert_eq!(health.verdict, Verdict::Up);
+    assert!(matches!(
+        health.judged,
+        Some(Judged::Ejected { times: 1, .. })
+    ));
+    // One of two is half of the region, and half is the threshold.
+    assert_eq!(world.standing("api", "eu"), Standing::In);
+
+    // Passed probes do not take it back; being readmitted does.
+    world.run_for(secs(40));
+    assert!(
+        world
+            .snapshot()
+            .endpoint(endpoint)
+            .unwrap()
+            .judged
+            .is_some()
+    );
+    world.observe_judgement(endpoint, Judgement::OnTrial);
+    world.observe_judgement(endpoint, Judgement::Readmitted);
+    assert_eq!(world.snapshot().endpoint(endpoint).unwrap().judged, None);
+}
+
+#[test]
+fn a_region_with_more_to_eject_than_may_be_is_degraded_fails_over_and_returns() {
+    let mut world = two_regions();
+    let endpoints = world.endpoints("api", "eu");
+
+    world.observe_judgement(endpoints[0], EJECTED);
+    world.observe_judgement(endpoints[1], KEPT);
+
+    assert_eq!(world.standing("api", "eu"), FAILED);
+    let eu = world.region("eu");
+    let api = world.core.topology().pool_named("api").unwrap().id;
+    assert!(world.snapshot().member(api, eu).unwrap().1.degraded);
+
+    // Nothing is heard of it any more: it is well again when the judgements have ended, and is held down.
+    world.run_for(secs(31));
+    assert!(!world.snapshot().member(api, eu).unwrap().1.degraded);
+    assert!(matches!(
+        world.standing("api", "eu"),
+        Standing::Out(OutReason::HoldDown { .. })
+    ));
+    world.run_for(HOLD_DOWN);
+    assert_eq!(world.standing("api", "eu"), Standing::In);
+}
+
+#[test]
+fn a_large_region_that_is_a_little_degraded_stays() {
+    let mut world = World::new(&Plan::new(&[("api", &[("eu", 10), ("us", 1)])]), 3);
+    world.run_for(secs(1));
+    let endpoints = world.endpoints("api", "eu");
+    for endpoint in &endpoints[..3] {
+        world.observe_judgement(*endpoint, EJECTED);
+    }
+
+    world.observe_judgement(endpoints[3], KEPT);
+    assert_eq!(world.standing("api", "eu"), Standing::In);
+    world.observe_judgement(endpoints[4], KEPT);
+    assert_eq!(world.standing("api", "eu"), FAILED);
 }

@@ -244,8 +244,13 @@ struct Successor {
 impl Successor {
     async fn persuade(&mut self, channel: &Channel, legacy: &Legacy) -> Result<(), UpgradeError> {
         match self.converse(channel, legacy).await {
-            // It hung up, or was never listening.
-            Err(UpgradeError::Channel(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // It hung up, or was never listening; a reset where it left something unread.
+            Err(UpgradeError::Channel(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 Err(self.ended().await)
             }
             Ok(true) => Ok(()),

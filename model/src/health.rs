@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::observation::EjectionCause;
 use crate::unit::Timestamp;
 
 /// The settled conclusion about one endpoint.
@@ -76,8 +77,30 @@ pub struct EndpointHealth {
     pub cause: Option<Arc<str>>,
     /// Smoothed round trip of its probes.
     pub rtt: Option<Duration>,
+    /// What the proxy on this node concluded from live requests, and acts upon.
+    pub judged: Option<Judged>,
     /// Where it is reached now: one for a literal address, what resolving gave for a host name.
     pub addresses: Arc<[SocketAddr]>,
+}
+
+/// A conclusion from live requests. It stands beside the verdict: probes do not take it back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Judged {
+    /// It gets nothing until then; then a trial.
+    Ejected {
+        why: EjectionCause,
+        times: u32,
+        until: Timestamp,
+    },
+    /// It passed a first trial.
+    OnTrial { times: u32, since: Timestamp },
+    /// It would be ejected, but too many of its region are: it serves on.
+    KeptInNeed {
+        why: EjectionCause,
+        until: Timestamp,
+    },
+    /// It gets this share of its weight, for its latency.
+    Weighs { share: f32 },
 }
 
 /// What a pool has in one region, at one moment.
@@ -90,6 +113,9 @@ pub struct MemberHealth {
     pub total: u32,
     /// A usable endpoint is suspect, or one that counts is on trial: answers should live shorter.
     pub suspect: bool,
+    /// Live requests found more of its endpoints out of order than may be left out: those count as
+    /// failed.
+    pub degraded: bool,
     /// Smoothed probe round trip from this node: the median of the usable endpoints.
     pub rtt: Option<Duration>,
     /// The lowest `rtt` seen lately: what distance alone explains.
@@ -107,6 +133,7 @@ impl Default for MemberHealth {
             healthy: 0,
             total: 0,
             suspect: false,
+            degraded: false,
             rtt: None,
             rtt_floor: None,
             addresses: Arc::new([]),

@@ -11,9 +11,9 @@ pub mod snapshot;
 pub mod topology;
 pub mod unit;
 
-pub use health::{EndpointHealth, MemberHealth, OutReason, Source, Standing, Verdict};
+pub use health::{EndpointHealth, Judged, MemberHealth, OutReason, Source, Standing, Verdict};
 pub use id::{EndpointId, IdBook, PoolId, RegionId};
-pub use observation::{Failure, Observation, Outcome};
+pub use observation::{EjectionCause, Failure, Judgement, Observation, Outcome};
 pub use publish::{ObservationSender, SnapshotReader, SnapshotWriter};
 pub use snapshot::Snapshot;
 pub use topology::{

@@ -15,8 +15,57 @@ pub struct Observation {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    Passed { rtt: Duration },
+    Passed {
+        rtt: Duration,
+    },
     Failed(Failure),
+    /// Concluded by the proxy from many live requests.
+    Judged(Judgement),
+}
+
+/// What the proxy concluded about an endpoint, and acts upon by itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Judgement {
+    /// It gets nothing for `time`, for the `times`-th time; then a trial.
+    Ejected {
+        why: EjectionCause,
+        times: u32,
+        time: Duration,
+    },
+    /// It deserved to be ejected, but too many of its region are: it serves on, and for `time` its
+    /// region is the worse for it.
+    KeptInNeed {
+        why: EjectionCause,
+        time: Duration,
+    },
+    /// It passed a first trial after its ejection.
+    OnTrial,
+    Readmitted,
+    /// It gets this share of its weight, for its latency.
+    Weighs {
+        share: f32,
+    },
+}
+
+/// Why an endpoint is ejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EjectionCause {
+    ErrorsInARow,
+    /// Its share of good answers is low, and significantly below its peers'.
+    SuccessRate,
+    FailedTrial,
+}
+
+impl EjectionCause {
+    /// The word used in the API, in metrics and in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ErrorsInARow => "errors_in_a_row",
+            Self::SuccessRate => "success_rate",
+            Self::FailedTrial => "failed_trial",
+        }
+    }
 }
 
 /// What went wrong, on whose side of the wire it was seen.

@@ -33,6 +33,8 @@ impl Weight {
 pub struct Ratio(f64);
 
 impl Ratio {
+    pub const ZERO: Self = Self(0.0);
+
     /// `None` outside 0.0–1.0 (and for NaN).
     #[must_use]
     pub fn new(value: f64) -> Option<Self> {

@@ -56,15 +56,15 @@ use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy, Weights};
 use sealane_testkit::{Names, World};
 
 use crate::config::{
-    Action, Backoff, Destination, HostPattern, RetryOn, RetryPolicy, Route, RouteMatch,
-    RouteOptions, Timeouts,
+    Action, Backoff, BalancePolicy, Balancing, Destination, HashKey, HostPattern, RetryOn,
+    RetryPolicy, Route, RouteMatch, RouteOptions, Timeouts,
 };
 use crate::h1::head;
 use crate::http::fields::Fields;
 use crate::http::headers::{Forwarding, PeerText, request_id, toward_endpoint};
 use crate::http::route::RouteTable;
 use crate::upstream::budget::Budget;
-use crate::upstream::{Endpoints, LoadTable, SelectAsk, select};
+use crate::upstream::{Answered, Endpoints, LoadTable, SelectAsk, select};
 
 fn main() {
     for routes in [3, 1_000] {
@@ -121,6 +121,7 @@ fn route(at: usize, count: usize) -> Route {
         action: Action::Forward(Destination {
             pool: PoolId::from_index(0).expect("0 is an index"),
             steering: Arc::new(SteeringPolicy::Nearest),
+            balance: Arc::default(),
         }),
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
@@ -205,36 +206,57 @@ fn endpoints_selected(endpoints: usize) {
     let pool = world.pool_id("api");
     let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
     let policy = SteeringPolicy::WeightedLatency(Weights::default());
-    let mut random = 1_u64;
-    measure(
-        &format!("select, 3 regions of {endpoints} endpoints"),
-        || {
-            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            let selected = choose(&world, pool, &known, &place, &policy, random);
-            drop(black_box(loads.begin(selected)));
-        },
-    );
-}
-
-fn choose(
-    world: &Snapshot,
-    pool: PoolId,
-    endpoints: &Endpoints,
-    place: &ClientPlace,
-    policy: &SteeringPolicy,
-    random: u64,
-) -> sealane_model::EndpointId {
-    let ask = SelectAsk {
-        pool,
-        policy,
-        place,
-        key: random,
-        random,
-        tried: &[],
-    };
-    select(world, endpoints, &ask)
-        .expect("regions are up")
-        .endpoint
+    for balance in [
+        BalancePolicy::LeastLoaded,
+        BalancePolicy::RoundRobin,
+        BalancePolicy::RingHash(HashKey::ClientIp),
+    ] {
+        let word = balance.as_str();
+        let balance = Arc::new(Balancing {
+            policy: balance,
+            ..Balancing::default()
+        });
+        let began = now();
+        let mut random = 1_u64;
+        measure(
+            &format!("select, 3 regions of {endpoints} endpoints, {word}"),
+            || {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                let ask = SelectAsk {
+                    pool,
+                    policy: &policy,
+                    balance: &balance,
+                    place: &place,
+                    key: random,
+                    hash: Some(random),
+                    random,
+                    now: began + Duration::from_micros(random >> 50),
+                    repeatable: true,
+                    tried: &[],
+                };
+                let selected = select(&world, &known, &ask).expect("regions are up");
+                drop(black_box(loads.begin(selected.endpoint)));
+            },
+        );
+        let ask = SelectAsk {
+            pool,
+            policy: &policy,
+            balance: &balance,
+            place: &place,
+            key: 1,
+            hash: Some(1),
+            random: 1,
+            now: began,
+            repeatable: true,
+            tried: &[],
+        };
+        let selected = select(&world, &known, &ask).expect("regions are up");
+        let mut later = began;
+        measure(&format!("an answer noted, {word}"), || {
+            later += Duration::from_micros(20);
+            selected.answered(black_box(later), Answered::Well);
+        });
+    }
 }
 
 const ROUNDS: usize = 30;

@@ -3,6 +3,8 @@
 //! Built by the daemon from the configuration file. Holds rules only, never health.
 
 // Said in full for the bench, which takes this file in from elsewhere.
+#[path = "config/balance.rs"]
+mod balance;
 #[path = "config/limits.rs"]
 mod limits;
 #[path = "config/options.rs"]
@@ -20,6 +22,7 @@ use sealane_model::{PoolId, Ratio};
 use sealane_steering::{GeoTable, SteeringPolicy};
 use sealane_tls::ServerTls;
 
+pub use self::balance::{BalancePolicy, Balancing, EjectionRule, HashKey, LocalZone};
 pub use self::limits::{
     AdaptiveRate, Bounds, Bulkhead, Concurrency, PoolLimits, Rate, RateKey, RateRule, RouteLimits,
     TenantKey, Tier,
@@ -98,6 +101,7 @@ impl ListenerProtocol {
 pub struct Destination {
     pub pool: PoolId,
     pub steering: Arc<SteeringPolicy>,
+    pub balance: Arc<Balancing>,
 }
 
 /// What a session may do.

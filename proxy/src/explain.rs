@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::{Method, Uri};
+use sealane_model::EndpointId;
 use sealane_steering::{Ask, ClientPlace, Decision, How};
 
 use crate::clock;
@@ -13,6 +14,7 @@ use crate::config::{Action, Percentile};
 use crate::http::fields::Fields;
 use crate::http::route::RouteState;
 use crate::shared::Shared;
+use crate::upstream::Mark;
 use crate::upstream::hedging::Hedging;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +25,32 @@ pub enum ExplainError {
     NoRoute { host: String, path: String },
     #[error("the route {route} answers by itself, without an endpoint")]
     NoPool { route: String },
+}
+
+/// What the choice among a region's endpoints would see of one.
+fn what_is_known(shared: &Shared, id: EndpointId) -> String {
+    let mut known = format!("{} in flight", shared.loads.in_flight(id));
+    if let Some(micros) = shared.loads.micros(id) {
+        known += &format!(", {:.1} ms", micros / 1e3);
+    }
+    let now = shared.loads.millis(clock::now().into_std());
+    match shared.loads.mark(id) {
+        Mark::Plain => {}
+        Mark::Less { percent, warm_from } => {
+            if percent < 100 {
+                known += &format!(", {percent} % of its weight for its latency");
+            }
+            if warm_from.is_some() {
+                known += ", warming up";
+            }
+        }
+        Mark::Out { until } if now < until => {
+            known += &format!(", ejected for {} s more", (until - now).div_ceil(1_000));
+        }
+        Mark::Out { .. } => known += ", ejected; a trial is due",
+        Mark::Trial { .. } => known += ", on trial",
+    }
+    known
 }
 
 pub(crate) fn explain(
@@ -57,7 +85,7 @@ pub(crate) fn explain(
         key: place.key(),
     };
     let explanation = sealane_steering::explain(&ask, &world);
-    let mut notes = Vec::new();
+    let mut notes = vec![("balance", to.balance.policy.as_str().to_owned())];
     for region in explanation.ranking.regions() {
         let Some((member, _)) = world.member(pool, region) else {
             continue;
@@ -66,7 +94,7 @@ pub(crate) fn explain(
         let loads = usable.endpoints.iter().map(|id| {
             let name = world.topology.endpoint(*id);
             let name = name.map_or("?", |endpoint| &endpoint.name);
-            format!("{name} ({} in flight)", shared.loads.in_flight(*id))
+            format!("{name} ({})", what_is_known(shared, *id))
         });
         let loads = loads.collect::<Vec<_>>().join(", ");
         let region = world.topology.region_name(region);

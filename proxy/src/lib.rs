@@ -56,6 +56,7 @@ use http::coalesce::table::Flights;
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
 use shared::{OpenConnections, Phase, Rules, Shared};
+use upstream::LoadTable;
 use upstream::pools::PoolGates;
 use worker::Errand;
 
@@ -150,11 +151,13 @@ impl Proxy {
             routes: RouteTable::new(&config.routes),
             config,
         };
+        let loads = Arc::<LoadTable>::default();
+        loads.report_to(deps.observations.clone());
         let shared = Shared {
             rules: ArcSwap::from_pointee(rules),
             world: deps.world,
             observations: deps.observations,
-            loads: Arc::default(),
+            loads,
             flights: Flights::default(),
             gates,
             open: OpenConnections::default(),

@@ -150,6 +150,28 @@ fn describe_attempts() {
          (large) or did not come to its end (unfinished)"
     );
     describe_counter!(
+        "proxy_endpoint_choices_total",
+        Unit::Count,
+        "Choices of an endpoint that were not the balancing policy's plain one, by pool, region and \
+         choice: hash_full, az_full, trial, panic, ejection_ignored, health_ignored or last_resort"
+    );
+    describe_counter!(
+        "proxy_ejections_total",
+        Unit::Count,
+        "Endpoints ejected for what live requests saw, by pool, region and why: errors_in_a_row, \
+         success_rate or failed_trial"
+    );
+    describe_counter!(
+        "proxy_ejections_refused_total",
+        Unit::Count,
+        "Endpoints that would have been ejected had not too many been already, by pool, region and why"
+    );
+    describe_counter!(
+        "proxy_weight_cuts_total",
+        Unit::Count,
+        "Changes of an endpoint's weight for its latency, by pool, region and why: cut or whole"
+    );
+    describe_counter!(
         "proxy_upstream_connects_total",
         Unit::Count,
         "Connections opened to endpoints, by pool"

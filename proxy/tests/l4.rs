@@ -56,6 +56,7 @@ fn destination(world: &Snapshot) -> Destination {
     Destination {
         pool: world.topology.pool_named("api").unwrap().id,
         steering: Arc::new(SteeringPolicy::Priority),
+        balance: Arc::default(),
     }
 }
 
@@ -455,6 +456,7 @@ impl Passthrough {
         let to = |pool: &str| Destination {
             pool: world.topology.pool_named(pool).unwrap().id,
             steering: Arc::new(SteeringPolicy::Priority),
+            balance: Arc::default(),
         };
         let protocol = ListenerProtocol::TlsPassthrough {
             names: vec![

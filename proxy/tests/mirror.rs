@@ -34,6 +34,7 @@ fn rule(world: &Snapshot, share: f64) -> Mirror {
         to: Destination {
             pool: world.topology.pool_named("shadow").unwrap().id,
             steering: Arc::new(SteeringPolicy::Priority),
+            balance: Default::default(),
         },
         share: Ratio::new(share).unwrap(),
         methods: Vec::new(),

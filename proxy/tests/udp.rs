@@ -125,6 +125,7 @@ fn udp_listener(world: &Snapshot, pool: &str, how: FlowRule) -> Listener {
     let to = Destination {
         pool: world.topology.pool_named(pool).unwrap().id,
         steering: Arc::new(SteeringPolicy::Priority),
+        balance: Arc::default(),
     };
     edge::listener("udp", ListenerProtocol::Udp { to, how })
 }

@@ -470,6 +470,7 @@ impl Built {
             by: Source::Probe,
             cause: None,
             rtt: member.rtt,
+            judged: None,
             addresses,
         };
         self.endpoint_healths.push((id, health));
@@ -492,6 +493,7 @@ fn member_health(plan: &MemberPlan, addresses: Arc<[IpAddr]>, at: Timestamp) -> 
         healthy,
         total: having(|_| true),
         suspect: plan.suspect.unwrap_or(doubtful),
+        degraded: false,
         rtt: plan.rtt,
         rtt_floor: plan.rtt_floor,
         addresses,

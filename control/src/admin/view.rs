@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sealane_model::{
-    Location, Member, MemberHealth, OutReason, Pool, Snapshot, Standing, Timestamp, Topology,
+    Judged, Location, Member, MemberHealth, OutReason, Pool, Snapshot, Standing, Timestamp,
+    Topology,
 };
 use sealane_steering::{Candidate, Decision};
 use serde::{Deserialize, Serialize};
@@ -100,6 +101,7 @@ struct MemberView {
     healthy: u32,
     total: u32,
     suspect: bool,
+    degraded: bool,
     rtt_ms: Option<f64>,
     rtt_floor_ms: Option<f64>,
     addresses: Vec<String>,
@@ -127,7 +129,25 @@ struct EndpointView {
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
     rtt_ms: Option<f64>,
+    /// What the proxy concluded from live requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judged: Option<JudgedView>,
     addresses: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct JudgedView {
+    /// `ejected`, `on_trial`, `kept_in_need` or `slow`.
+    is: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    times: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    /// Of its weight, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight_percent: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -196,6 +216,7 @@ fn member_view(member: &Member, health: &MemberHealth, world: &Snapshot) -> Memb
         healthy: health.healthy,
         total: health.total,
         suspect: health.suspect,
+        degraded: health.degraded,
         rtt_ms: health.rtt.map(fraction_ms),
         rtt_floor_ms: health.rtt_floor.map(fraction_ms),
         addresses: health.addresses.iter().map(ToString::to_string).collect(),
@@ -214,11 +235,49 @@ fn member_view(member: &Member, health: &MemberHealth, world: &Snapshot) -> Memb
                     by: health.by.as_str(),
                     cause: health.cause.as_deref().map(str::to_owned),
                     rtt_ms: health.rtt.map(fraction_ms),
+                    judged: health.judged.map(judged_view),
                     addresses: health.addresses.iter().map(ToString::to_string).collect(),
                 })
             })
             .collect(),
     }
+}
+
+fn judged_view(judged: Judged) -> JudgedView {
+    match judged {
+        Judged::Ejected { why, times, until } => JudgedView {
+            is: "ejected",
+            why: Some(why.as_str()),
+            times: Some(times),
+            until: Some(rfc3339(until)),
+            ..JudgedView::default()
+        },
+        Judged::OnTrial { times, .. } => JudgedView {
+            is: "on_trial",
+            times: Some(times),
+            ..JudgedView::default()
+        },
+        Judged::KeptInNeed { why, until } => JudgedView {
+            is: "kept_in_need",
+            why: Some(why.as_str()),
+            until: Some(rfc3339(until)),
+            ..JudgedView::default()
+        },
+        Judged::Weighs { share } => JudgedView {
+            is: "slow",
+            weight_percent: Some(percent(share)),
+            ..JudgedView::default()
+        },
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a weight is within 0–1"
+)]
+fn percent(share: f32) -> u32 {
+    (share * 100.0).round() as u32
 }
 
 fn standing_view(standing: Standing) -> StandingView {

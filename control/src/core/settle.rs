@@ -14,6 +14,7 @@ use super::{
 use crate::config::Config;
 use crate::failover::Watch;
 use crate::health::endpoint::Track;
+use crate::health::judged;
 use crate::health::region::Tally;
 use crate::health::rtt::Floor;
 use crate::overrides::{Overrides, Wish};
@@ -40,6 +41,7 @@ impl Core {
             }
             let state = self.endpoints.entry(id).or_insert_with(|| EndpointState {
                 track: remembered.track(&topology, endpoint).unwrap_or_default(),
+                judged: None,
                 addresses: Arc::new([]),
                 said: Verdict::Unknown,
             });
@@ -67,6 +69,7 @@ impl Core {
             self.lookups.remove(id);
             self.first_round.awaited.remove(&id);
             self.doubts.retain(|(_, doubted)| *doubted != id);
+            self.judgements.retain(|(_, judged)| *judged != id);
         }
     }
 
@@ -224,12 +227,27 @@ impl Core {
     }
 
     pub(super) fn tally(&self, member: &Member, overrides: &Overrides) -> Tally {
+        let states = || {
+            member
+                .endpoints
+                .iter()
+                .filter_map(|id| self.endpoints.get(id))
+        };
+        let degraded = states().any(|state| judged::degrades(self.now, state.judged.as_ref()));
         let known = member.endpoints.iter().filter_map(|id| {
             let effective = self.effective(*id, overrides)?;
-            let rtt = self.endpoints.get(id)?.track.rtt;
-            Some((effective.verdict, rtt))
+            let state = self.endpoints.get(id)?;
+            let is_out = degraded && judged::counts(self.now, state.judged.as_ref());
+            let verdict = match effective.verdict {
+                verdict if is_out && verdict.is_usable() => Verdict::Down,
+                verdict => verdict,
+            };
+            Some((verdict, state.track.rtt))
         });
-        Tally::of(known)
+        Tally {
+            degraded,
+            ..Tally::of(known)
+        }
     }
 
     /// What is to be said of an endpoint: the operator's word, else what was concluded.

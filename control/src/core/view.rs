@@ -10,6 +10,7 @@ use sealane_model::{
 };
 
 use super::Core;
+use crate::health::judged;
 use crate::overrides::Override;
 use crate::state::{Remembered, RememberedEndpoint, RememberedMember};
 
@@ -85,6 +86,7 @@ impl Core {
             by: effective.by,
             cause: effective.cause,
             rtt: state.track.rtt,
+            judged: judged::shown(self.now, state.judged),
             addresses: state.addresses.clone(),
         })
     }
@@ -99,6 +101,7 @@ impl Core {
             healthy: state.tally.healthy,
             total: state.tally.total,
             suspect: state.tally.suspect,
+            degraded: state.tally.degraded,
             rtt: state.tally.rtt,
             rtt_floor: state.floor.lowest(self.now),
             addresses: self.addresses(member),

@@ -77,6 +77,8 @@ impl Track {
                 self.cause = Some(in_words(failure));
                 self.after_fail(counts)
             }
+            // No probe concludes from many requests.
+            Outcome::Judged(_) => self.verdict,
         };
         if next == Verdict::Up {
             self.cause = None;

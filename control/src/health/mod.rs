@@ -3,5 +3,6 @@
 //! Pure: takes `now`, reads no clock. Decides nothing about failover: see [`crate::failover`].
 
 pub mod endpoint;
+pub mod judged;
 pub mod region;
 pub mod rtt;

@@ -20,6 +20,8 @@ pub struct Tally {
     pub draining: u32,
     /// One is suspect or on trial: what is said now may soon change.
     pub suspect: bool,
+    /// Live requests found more endpoints out of order than may be left out: they count as failed.
+    pub degraded: bool,
     /// The median of the usable endpoints.
     pub rtt: Option<Duration>,
 }

@@ -21,8 +21,8 @@ use sealane_control::state::Remembered;
 use sealane_control::{Order, OrderError, OrderKind, OrderReply};
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointId, EndpointProtocol, FailoverRule, Failure, IdBook,
-    Member, Observation, Outcome, Pool, PoolId, Ratio, Region, RegionId, Snapshot, Source,
-    Standing, Target, Timestamp, Topology, Verdict, Weight,
+    Judgement, Member, Observation, Outcome, Pool, PoolId, Ratio, Region, RegionId, Snapshot,
+    Source, Standing, Target, Timestamp, Topology, Verdict, Weight,
 };
 
 pub const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -374,6 +374,14 @@ impl World {
             endpoint,
             source: Source::Traffic,
             outcome,
+        }));
+    }
+
+    pub fn observe_judgement(&mut self, endpoint: EndpointId, judgement: Judgement) {
+        self.step(Input::Observed(Observation {
+            endpoint,
+            source: Source::Traffic,
+            outcome: Outcome::Judged(judgement),
         }));
     }
 

@@ -278,6 +278,8 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             failover,
             concurrency,
             bulkhead,
+            balance,
+            ejection,
         } = defaults.value;
         let from = PoolSpec {
             protocol,
@@ -287,6 +289,8 @@ fn apply_defaults(spec: &mut FileSpec, defaults: DefaultsSpec) {
             failover,
             concurrency,
             bulkhead,
+            balance,
+            ejection,
             ..PoolSpec::default()
         };
         let pools = pools.value.0.iter_mut();

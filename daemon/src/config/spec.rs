@@ -72,6 +72,8 @@ shape! {
         name: Text,
         /// The region in which this node stands.
         region: Text,
+        /// The availability zone in that region in which it stands: endpoints there come first.
+        az: Text,
         /// Directory in which the health map and ordered certificates are kept over a restart.
         state_dir: Text,
         /// Threads that carry traffic. One for each core when left out.
@@ -83,7 +85,7 @@ shape! {
         /// How long a new program may take to be ready at an upgrade; then the old one stays.
         upgrade_limit: Period<100, 3_600_000> = "60s",
     }
-    later ["az", "zone", "user", "group"]
+    later ["zone", "user", "group"]
 }
 
 shape! {
@@ -122,8 +124,12 @@ shape! {
         concurrency: ConcurrencySpec,
         /// What it can be asked for at once.
         bulkhead: PoolBulkheadSpec,
+        /// How a region's endpoints share its work.
+        balance: BalanceChoice,
+        /// When an endpoint is left out for what live requests saw.
+        ejection: EjectionChoice,
     }
-    later ["balance", "ejection", "tier"]
+    later ["tier"]
 }
 
 shape! {
@@ -182,8 +188,194 @@ shape! {
         concurrency: ConcurrencySpec = "off",
         /// What it can be asked for at once, in all regions together. Not bounded when left out.
         bulkhead: PoolBulkheadSpec,
+        /// How a region's endpoints share its work.
+        balance: BalanceChoice = "{}",
+        /// When an endpoint is left out for what live requests saw of it; `off`: never.
+        ejection: EjectionChoice = "{}",
     }
-    later ["balance", "ejection", "tier", "discovery", "sticky", "role"]
+    later ["tier", "discovery", "sticky", "role"]
+}
+
+/// How a region's endpoints share its work: a map, or the policy's word alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BalanceChoice(pub BalanceSpec);
+
+impl Shape for BalanceChoice {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        if !matches!(node.kind, Kind::Scalar(_)) {
+            return BalanceSpec::decode(node, decoder).map(Self);
+        }
+        let policy = At::new(BalanceWord::decode(node, decoder)?, node.span);
+        Some(Self(BalanceSpec {
+            span: node.span,
+            policy: Some(policy),
+            ..BalanceSpec::default()
+        }))
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let (word, spec) = (BalanceWord::schema(defs), BalanceSpec::schema(defs));
+        json!({ "anyOf": [word, spec] })
+    }
+
+    fn emit(&self) -> Out {
+        self.0.emit()
+    }
+
+    fn fill(&mut self) {
+        self.0.fill();
+    }
+
+    fn inherit(&mut self, from: &Self) {
+        self.0.inherit(&from.0);
+    }
+}
+
+shape! {
+    /// How a region's endpoints share its work.
+    BalanceSpec {
+        /// What decides.
+        policy: BalanceWord = "least_loaded",
+        /// For `ring_hash`: `client_ip`, `{header: NAME}` or `{cookie: NAME}`. `client_ip` when left out.
+        key: HashKeySpec,
+        /// An endpoint that comes up gets its whole share only after this; `0s`: at once.
+        slow_start: Period<0, 3_600_000> = "30s",
+        /// Below this share of usable endpoints in a region, all of them are used; `0%`: never.
+        panic: Share = "0%",
+    }
+    later ["bound", "zones"]
+}
+
+choice! {
+    /// What decides which endpoint of a region serves.
+    BalanceWord {
+        /// Of two, drawn by weight, the one with fewer requests in flight and less latency.
+        LeastLoaded = "least_loaded",
+        /// Each in turn, by weight.
+        RoundRobin = "round_robin",
+        /// The same key to the same endpoint, while that has room.
+        RingHash = "ring_hash",
+    }
+    later ["random", "maglev", "first"]
+}
+
+/// What a request's endpoint follows from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HashKeySpec {
+    ClientIp,
+    Of(HashFieldSpec),
+}
+
+shape! {
+    /// A header or a cookie.
+    HashFieldSpec {
+        /// A header's name.
+        header: Text,
+        /// A cookie's name.
+        cookie: Text,
+    }
+}
+
+impl Shape for HashKeySpec {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        const EXPECTED: &str = "`client_ip`, `{header: NAME}` or `{cookie: NAME}`";
+        match &node.kind {
+            Kind::Map(_) => HashFieldSpec::decode(node, decoder).map(Self::Of),
+            Kind::Scalar(scalar) if &*scalar.text == "client_ip" => Some(Self::ClientIp),
+            Kind::Scalar(scalar) => {
+                let near = super::decode::nearest(&scalar.text, ["client_ip"]);
+                let mistake: Mistake = decoder.wrong_type(node, EXPECTED).nearest(near);
+                decoder.notes.mistake(mistake);
+                None
+            }
+            Kind::List(_) => {
+                let mistake = decoder.wrong_type(node, EXPECTED);
+                decoder.notes.mistake(mistake);
+                None
+            }
+        }
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let field = HashFieldSpec::schema(defs);
+        json!({ "anyOf": [{ "type": "string", "enum": ["client_ip"] }, field] })
+    }
+
+    fn emit(&self) -> Out {
+        match self {
+            Self::ClientIp => Out::Plain("client_ip".to_owned()),
+            Self::Of(field) => field.emit(),
+        }
+    }
+}
+
+/// Whether, and when, an endpoint is left out for what live requests saw.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EjectionChoice {
+    Off,
+    When(Box<EjectionSpec>),
+}
+
+shape! {
+    /// When an endpoint is left out for what live requests saw of it: failures to connect or to answer in time, broken answers, and the statuses 500, 502, 503 (without `Retry-After`) and 504.
+    EjectionSpec {
+        /// Errors in a row.
+        consecutive_errors: Whole<1, 1000> = "5",
+        /// Share of good answers below which it is compared with the region's others; `0%`: it is not.
+        success: Share = "85%",
+        /// Requests in the last seconds below which that share says nothing.
+        requests: Whole<1, 10_000> = "20",
+        /// So many times the others' 95th percentile, three times in a row: its weight is cut, to a tenth at least. 0: it is not.
+        latency: Whole<0, 100> = "3",
+        /// How long, the first time; the n-th time n times as long …
+        time: Period<1_000, 3_600_000> = "30s",
+        /// … and never longer than this.
+        time_max: Period<1_000, 86_400_000> = "5m",
+        /// Share of a region's endpoints, and of those in each of its zones, that may be out at once; one always may where there are others.
+        share_max: Share = "33%",
+    }
+    later ["interval", "statuses"]
+}
+
+impl Shape for EjectionChoice {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        const EXPECTED: &str = "`off`, or a map of keys such as `consecutive_errors`";
+        match &node.kind {
+            Kind::Map(_) => {
+                EjectionSpec::decode(node, decoder).map(|spec| Self::When(Box::new(spec)))
+            }
+            Kind::Scalar(scalar) if &*scalar.text == "off" => Some(Self::Off),
+            Kind::Scalar(_) | Kind::List(_) => {
+                let mistake = decoder.wrong_type(node, EXPECTED);
+                decoder.notes.mistake(mistake);
+                None
+            }
+        }
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let spec = EjectionSpec::schema(defs);
+        json!({ "anyOf": [{ "type": "string", "enum": ["off"] }, spec] })
+    }
+
+    fn emit(&self) -> Out {
+        match self {
+            Self::Off => Out::Plain("off".to_owned()),
+            Self::When(spec) => spec.emit(),
+        }
+    }
+
+    fn fill(&mut self) {
+        if let Self::When(spec) = self {
+            spec.fill();
+        }
+    }
+
+    fn inherit(&mut self, from: &Self) {
+        if let (Self::When(own), Self::When(from)) = (self, from) {
+            own.inherit(from);
+        }
+    }
 }
 
 choice! {

@@ -11,8 +11,8 @@ use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-use super::sharing::{Coalesce, Mirror};
 use super::limits::RouteLimits;
+use super::sharing::{Coalesce, Mirror};
 
 /// Small things that a route may do; by default none of them.
 #[derive(Clone, Debug, Default)]

@@ -38,6 +38,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         hedge = request.hedge.map(Hedged::as_str),
         tier = request.tier.as_str(),
         reason = selected.map(|selected| selected.reason.as_str()),
+        choice = selected.map(|selected| selected.choice.as_str()),
         ignored_health = selected.map(|selected| selected.ignored_health),
         duration_ms,
         request_id = request.request_id,

@@ -18,10 +18,11 @@ use super::client::{Client, ClientError, Piece};
 use super::context::{Inbound, RequestContext};
 use super::endpoint::Endpoint;
 use super::fields::Known;
+use super::hash_key;
 use super::headers::{self, Forwarding};
 use super::hedge::{Race, Slow, Stage};
 use super::message::{AnswerHead, RequestHead};
-use super::outcome::{AttemptEnd, AttemptOutcome, settle_attempt};
+use super::outcome::{AttemptEnd, AttemptOutcome, answered, settle_attempt};
 use super::refuse::Refusal;
 use super::relay::{Awaited, Upload, UploadError, await_head, poll_gone};
 use super::retry::{self, GiveUp, Retry, Sent, Try, Wish};
@@ -97,7 +98,7 @@ pub(crate) async fn answer(
         let fresh = again_on.is_some();
         let selected = match again_on.take() {
             Some(selected) => selected,
-            None => choose(request, route, inbound)
+            None => choose(request, route, inbound, clock::now())
                 .map_err(|none| Stop::Refused(refusal(none, last_failure.take())))?,
         };
         request.attempts += 1;
@@ -130,6 +131,7 @@ pub(crate) async fn answer(
                 }
             }
             Tried::Stopped(stop) => {
+                selected.waited(clock::now().into_std());
                 let end = AttemptEnd::Abandoned;
                 settle(&selected, route, end, false, None, load, inbound);
                 return Err(stop);
@@ -307,18 +309,24 @@ fn choose(
     request: &RequestContext,
     route: &RouteState,
     inbound: &Inbound,
+    now: Instant,
 ) -> Result<Selected, NoEndpoint> {
     let Action::Forward(to) = &route.rule.action else {
         return Err(NoEndpoint::NoMembers); // such routes answer by themselves
     };
     let shared = &inbound.worker.shared;
     let world = shared.world.load();
+    let hash = hash_key::of(&to.balance, request);
     let ask = SelectAsk {
         pool: to.pool,
         policy: &to.steering,
+        balance: &to.balance,
         place: &request.place,
-        key: request.key,
+        key: hash.unwrap_or(request.key),
+        hash,
         random: random::number(),
+        now: now.into_std(),
+        repeatable: request.head.method.is_idempotent(),
         tried: &request.tried,
     };
     select(&world, &inbound.worker.endpoints, &ask)
@@ -362,10 +370,10 @@ pub(super) fn decide(
     upload: &Upload,
     inbound: &Inbound,
 ) -> Retry {
-    if choose(request, route, inbound).is_err() {
+    let now = clock::now();
+    if choose(request, route, inbound, now).is_err() {
         return Retry::GiveUp(GiveUp::NothingLeft);
     }
-    let now = clock::now();
     let attempt = Try {
         method: &request.head.method,
         fields: &request.head.fields,
@@ -466,7 +474,8 @@ impl<'a, 'r> Trial<'a, 'r> {
         load: LoadGuard,
         alarm: &mut Alarm,
     ) -> Ran<'a> {
-        let began = clock::now();
+        // The choice was made just now: no second look at the clock.
+        let began = Instant::from_std(self.selected.began);
         let upgrade = self.wants_upgrade(client);
         if client.wants_tunnel_only() && !upgrade {
             let stop = Stop::Refused(Refusal::NoWebSocket);
@@ -517,6 +526,8 @@ impl<'a, 'r> Trial<'a, 'r> {
                 if !head.status.is_server_error() {
                     self.note_took(upload.moved_at());
                 }
+                self.selected
+                    .answered(clock::now().into_std(), answered(&head));
                 let answer = Answer {
                     endpoint,
                     selected: self.selected.clone(),
@@ -613,7 +624,7 @@ impl<'a, 'r> Trial<'a, 'r> {
         if now + usual(route, now) >= ends_at(route, request, upload) {
             return Err(NoHedge::OutOfTime);
         }
-        let second = choose(request, route, self.inbound);
+        let second = choose(request, route, self.inbound, now);
         let second = second.map_err(|_| NoHedge::NothingLeft)?;
         let ask = HedgeAsk {
             worker: self.inbound.worker.index,

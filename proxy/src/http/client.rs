@@ -113,6 +113,7 @@ impl Client {
                 }
                 Poll::Ready(Ok(()))
             }
+            Self::Shared(_) => Poll::Ready(Ok(())),
         }
     }
 

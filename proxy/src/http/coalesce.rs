@@ -15,6 +15,7 @@ mod key;
 mod part;
 pub(crate) mod table;
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use super::endpoint::Endpoint;
 use super::exchange;
 use super::message::AnswerHead;
 use super::mirror;
+use super::overload;
 use super::refuse::Refusal;
 use super::relay::{Awaited, Relayed, Terms, Upload, await_head, relay};
 use super::route::RouteState;
@@ -206,6 +208,11 @@ async fn run(lead: Lead, route: Arc<RouteState>, mut request: RequestContext, in
         flight: &flight,
         inbound: &inbound,
     };
+    // A shared attempt takes the places of one request; without one, nobody who follows gets in.
+    let mut places = match overload::enter(&route, &mut request, &inbound).await {
+        Ok(places) => places,
+        Err(refusal) => return lead.refuse(refusal),
+    };
     route.budget.deposit(clock::now().into_std());
     let mut client = Client::Shared(Box::new(lead));
     let mut alarm = Alarm::default();
@@ -227,6 +234,7 @@ async fn run(lead: Lead, route: Arc<RouteState>, mut request: RequestContext, in
         &mut alarm,
     );
     let answered = answered.await;
+    places.answered(&answered, &request, &upload, &route);
     let Client::Shared(lead) = &client else {
         return;
     };
@@ -362,6 +370,7 @@ fn chosen(selected: &Selected) -> Chosen {
         endpoint: selected.endpoint,
         address: selected.address,
         reason: selected.reason,
+        choice: selected.choice,
         ignored_health: selected.ignored_health,
     }
 }
@@ -374,6 +383,9 @@ fn selected(chosen: &Chosen, inbound: &Inbound) -> Option<Selected> {
         known,
         address: chosen.address,
         reason: chosen.reason,
+        choice: chosen.choice,
         ignored_health: chosen.ignored_health,
+        began: clock::now().into_std(),
+        answered: Cell::new(true), // the attempt is another one's to settle
     })
 }

@@ -68,6 +68,7 @@ impl Endpoint {
                     give_back(send);
                 }
             }
+            Self::Shared(_) => {}
         }
     }
 

@@ -20,7 +20,7 @@ use super::context::{Inbound, RequestContext};
 use super::endpoint::Endpoint;
 use super::headers::interim_toward_client;
 use super::message::AnswerHead;
-use super::outcome::AttemptEnd;
+use super::outcome::{AttemptEnd, answered};
 use super::refuse::Refusal;
 use super::relay::{HALF_CLOSED_PATIENCE, INFORMATIONAL_MAX, PIECES_IN_A_ROW, Upload, poll_gone};
 use super::retry::{self, GiveUp, Retry, Sent};
@@ -387,6 +387,8 @@ impl<'a, 'r> Leg<'a, 'r> {
                     self.trial.note_took(self.since);
                 }
                 let (endpoint, head, end) = *answer;
+                let selected = self.trial.selected;
+                selected.answered(clock::now().into_std(), answered(&head));
                 let answer = Answer {
                     endpoint,
                     selected: self.trial.selected.clone(),
@@ -444,12 +446,18 @@ impl<'a, 'r> Leg<'a, 'r> {
         let mut reused = false;
         match &stage {
             Stage::Opening(_) | Stage::Asking(_) => {
-                if clock::now().saturating_duration_since(since) >= long {
+                let now = clock::now();
+                if now.saturating_duration_since(since) >= long {
                     trial.note_took(since);
+                    trial.selected.waited(now.into_std());
                 }
             }
             Stage::Lost(miss) => reused = miss.reused,
-            Stage::Answered(_) | Stage::Over => {}
+            Stage::Answered(answer) => {
+                let now = clock::now().into_std();
+                trial.selected.answered(now, answered(&answer.1));
+            }
+            Stage::Over => {}
         }
         let end = match &stage {
             Stage::Lost(miss) => AttemptEnd::Failed(&miss.failure),

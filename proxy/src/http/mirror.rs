@@ -27,6 +27,7 @@ use super::headers::MIRROR_MARK;
 use super::message::RequestHead;
 use super::relay::Upload;
 use super::route::RouteState;
+use crate::clock;
 use crate::config::Mirror;
 use crate::random;
 use crate::upstream::{SelectAsk, select};
@@ -235,9 +236,13 @@ impl Copy {
             let ask = SelectAsk {
                 pool: rule.to.pool,
                 policy: &rule.to.steering,
+                balance: &rule.to.balance,
                 place: &self.place_of_client,
                 key: self.key,
+                hash: None,
                 random: random::number(),
+                now: clock::now().into_std(),
+                repeatable: false,
                 tried: &[],
             };
             let selected = select(&world, &self.worker.endpoints, &ask);

@@ -15,6 +15,7 @@ pub(crate) mod fields;
 pub(crate) mod flood;
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod hash_key;
 pub(crate) mod headers;
 pub(crate) mod hedge;
 pub(crate) mod message;

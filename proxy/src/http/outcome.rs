@@ -18,12 +18,15 @@ use sealane_model::{Failure, Observation, ObservationSender, Outcome, Source};
 
 use super::access_log;
 use super::coalesce::Part;
+use super::fields::{Fields, Known};
+use super::message::AnswerHead;
 use super::retry::Retry;
 use super::route::RouteState;
+use crate::clock;
 use crate::config::Tier;
 use crate::metrics;
 use crate::upstream::hedging::Hedged;
-use crate::upstream::{LoadGuard, Selected};
+use crate::upstream::{Answered, LoadGuard, Selected};
 
 /// How one try at one endpoint ended.
 #[derive(Clone, Copy, Debug)]
@@ -76,12 +79,41 @@ pub(crate) fn settle_attempt(
         retry = ?outcome.retry,
         "attempt failed: {failure}"
     );
-    if is_the_endpoints_fault(failure, outcome.reused) {
+    let is_fault = is_the_endpoints_fault(failure, outcome.reused);
+    selected.failed(clock::now().into_std(), is_fault);
+    if is_fault {
         observations.offer(Observation {
             endpoint: selected.endpoint,
             source: Source::Traffic,
             outcome: Outcome::Failed(failure.clone()),
         });
+    }
+}
+
+/// What the head of an answer says about the endpoint. An answer by which it refuses work is no sign
+/// that it is out of order: 429, and 503 with a `Retry-After` (RFC 9110 §10.2.3).
+pub(crate) fn answered(head: &AnswerHead) -> Answered {
+    match head.status.as_u16() {
+        429 => Answered::Overloaded,
+        503 if is_too_busy(&head.fields) => Answered::Overloaded,
+        500 | 502 | 503 | 504 => Answered::Badly,
+        200 => answered_grpc(head),
+        _ => Answered::Well,
+    }
+}
+
+/// It says when to come back, or is a Sealane that sheds.
+fn is_too_busy(fields: &Fields) -> bool {
+    fields.contains(Known::RetryAfter) || fields.get(Known::XSealaneRefusal) == Some(b"overloaded")
+}
+
+/// A gRPC answer that is trailers alone has its status in the head: 13 (internal) and 14
+/// (unavailable) are the endpoint's, the latter with a push-back its way to refuse work.
+fn answered_grpc(head: &AnswerHead) -> Answered {
+    match head.fields.get(Known::GrpcStatus) {
+        Some(b"14") if head.fields.contains("grpc-retry-pushback-ms") => Answered::Overloaded,
+        Some(b"13" | b"14") => Answered::Badly,
+        _ => Answered::Well,
     }
 }
 

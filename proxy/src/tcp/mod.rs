@@ -25,12 +25,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::config::{Destination, ListenerProtocol, OnDown, SessionRule};
 use crate::http::connect::{failure_of_connect, prepare};
 use crate::listener::{Caller, ListenerRule};
 use crate::proxy_protocol::{Addresses, compose};
 use crate::random;
-use crate::upstream::{LoadGuard, SelectAsk, Selected, Tried, select};
+use crate::upstream::{Answered, LoadGuard, SelectAsk, Selected, Tried, hash_of_client, select};
 use crate::worker::Worker;
 use end::End;
 use outcome::Session;
@@ -267,7 +268,8 @@ async fn connect(
         let address = session.caller.source.ip();
         ClientPlace::locate(address, How::Connection, &rules.config.geo)
     };
-    let key = random::number();
+    let hash = hash_of_client(&to.balance, place.address);
+    let key = hash.unwrap_or_else(random::number);
     let mut tried: SmallVec<[Tried; TRIES_MAX]> = SmallVec::new();
     while tried.len() < TRIES_MAX {
         let (selected, was_down, version) = {
@@ -275,9 +277,14 @@ async fn connect(
             let ask = SelectAsk {
                 pool: to.pool,
                 policy: &to.steering,
+                balance: &to.balance,
                 place: &place,
                 key,
+                hash,
                 random: random::number(),
+                now: clock::now().into_std(),
+                // Until a connection is open nothing is lost.
+                repeatable: true,
                 tried: &tried,
             };
             let selected = match select(&world, &worker.endpoints, &ask) {
@@ -299,6 +306,7 @@ async fn connect(
         let load = shared.loads.begin(selected.endpoint);
         let failure = match dial(&selected, &opening, how.timeouts.connect).await {
             Ok(stream) => {
+                selected.answered(clock::now().into_std(), Answered::Well);
                 return Some(Opened {
                     side: Side::new(stream),
                     endpoint: selected.endpoint,
@@ -309,6 +317,7 @@ async fn connect(
             Err(failure) => failure,
         };
         drop(load);
+        selected.failed(clock::now().into_std(), true);
         session.attempt_failed(&selected, &failure);
         tried.push(Tried {
             region: selected.region,

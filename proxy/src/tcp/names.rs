@@ -58,6 +58,7 @@ mod tests {
         Destination {
             pool: PoolId::from_index(pool).unwrap(),
             steering: Arc::new(SteeringPolicy::Nearest),
+            balance: Arc::default(),
         }
     }
 

@@ -99,6 +99,7 @@ impl Session {
             endpoint = selected.map(|selected| &*selected.name),
             attempts = self.attempts,
             reason = selected.map(|selected| selected.reason.as_str()),
+            choice = selected.map(|selected| selected.choice.as_str()),
             ignored_health = selected.map(|selected| selected.ignored_health),
             duration_ms,
             end = self.end.as_str(),

@@ -27,7 +27,7 @@ use crate::config::{Destination, FlowRule, OnDown};
 use crate::listener::ListenerState;
 use crate::random;
 use crate::shared::{AcceptingGuard, OpenConnections, Phase};
-use crate::upstream::{NoEndpoint, SelectAsk, Selected, Tried, select};
+use crate::upstream::{NoEndpoint, SelectAsk, Selected, Tried, hash_of_client, select};
 use crate::worker::{Worker, note_panic};
 
 /// Endpoints that are tried for one datagram: the first, and two more when it is refused.
@@ -398,12 +398,18 @@ impl Turn<'_> {
         key: u64,
         tried: &[Tried],
     ) -> Result<Selected, NoEndpoint> {
+        let hash = hash_of_client(&self.rule.to.balance, place.address);
         let ask = SelectAsk {
             pool: self.rule.to.pool,
             policy: &self.rule.to.steering,
+            balance: &self.rule.to.balance,
             place,
-            key,
+            key: hash.unwrap_or(key),
+            hash,
             random: random::number(),
+            now: self.now.into_std(),
+            // The next datagram goes elsewhere.
+            repeatable: true,
             tried,
         };
         select(self.world, &self.relay.worker.endpoints, &ask)

@@ -3,22 +3,35 @@
 //! Pure policies and counters shared by all workers; opens no connection and reads no clock.
 //! Read [`select`] first.
 
+mod account;
 pub(crate) mod adaptive;
 pub(crate) mod balance;
 pub(crate) mod budget;
 pub(crate) mod concurrency;
+mod court;
+mod ejection;
+mod ewma;
 pub(crate) mod gate;
 pub(crate) mod hedging;
 pub(crate) mod known;
 pub(crate) mod latency;
 pub(crate) mod load;
+mod mark;
 pub(crate) mod pools;
 pub(crate) mod rate;
 pub(crate) mod rates;
+mod ring;
 pub(crate) mod route;
 pub(crate) mod select;
+#[cfg(test)]
+mod simulation;
+mod sketch;
 pub(crate) mod tenants;
+mod view;
 
+pub(crate) use account::Answered;
 pub(crate) use known::{Endpoints, Known};
 pub(crate) use load::{LoadGuard, LoadTable};
+pub(crate) use mark::Mark;
+pub(crate) use ring::{hash, hash_of_client};
 pub(crate) use select::{NoEndpoint, SelectAsk, Selected, Tried, select};

@@ -1,20 +1,24 @@
 //! Which endpoint serves this attempt: first the region, then one endpoint in it.
 //!
-//! Called once per attempt. Reads one [`Snapshot`] and the endpoints' loads; writes nothing, never
-//! waits. How regions are ordered is not decided here: see [`sealane_steering::rank`].
+//! Called once per attempt. Reads one [`Snapshot`], the endpoints' loads and marks; takes trials of
+//! ejected endpoints, never waits. How regions are ordered is not decided here: see [`sealane_steering::rank`].
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
 
-use sealane_model::{
-    Endpoint, EndpointId, Member, OutReason, PoolId, RegionId, Snapshot, Standing, Target, Verdict,
-    Weight,
-};
+use sealane_model::{EndpointId, OutReason, PoolId, RegionId, Snapshot, Standing, Verdict};
 use sealane_steering::{Ask, ClientPlace, Ranking, Reason, Standard, SteeringPolicy, rank};
 use smallvec::SmallVec;
 
-use super::balance;
+use super::account::Answered;
+use super::balance::{self, Entry, Seen};
 use super::known::{Endpoints, Known};
+use super::mark::Mark;
+use super::view::View;
+use crate::config::{BalancePolicy, Balancing};
 
 /// Failed attempts in one region after which the next region of the ranking is tried: two failed
 /// endpoints say more about the region than about themselves.
@@ -25,11 +29,18 @@ pub(crate) const TRIES_PER_REGION: usize = 2;
 pub(crate) struct SelectAsk<'a> {
     pub(crate) pool: PoolId,
     pub(crate) policy: &'a SteeringPolicy,
+    pub(crate) balance: &'a Arc<Balancing>,
     pub(crate) place: &'a ClientPlace,
     /// The same for all attempts of one request, so that they see the same ranking.
     pub(crate) key: u64,
+    /// What a ring finds the endpoint by; `None` where the request has no such key.
+    pub(crate) hash: Option<u64>,
     /// A fresh one for each attempt.
     pub(crate) random: u64,
+    /// When the attempt begins.
+    pub(crate) now: Instant,
+    /// It can be sent again if it fails: a trial of an endpoint does no harm.
+    pub(crate) repeatable: bool,
     /// Where the request's earlier attempts went, the first one first.
     pub(crate) tried: &'a [Tried],
 }
@@ -48,9 +59,107 @@ pub(crate) struct Tried {
 pub(crate) struct Selected {
     pub(crate) known: Rc<Known>,
     pub(crate) address: SocketAddr,
+    /// Why its region.
     pub(crate) reason: Reason,
-    /// No endpoint of the region is well: one was chosen all the same.
+    /// Why this endpoint of it.
+    pub(crate) choice: Choice,
+    /// It is not as well as an endpoint should be, and was chosen all the same.
     pub(crate) ignored_health: bool,
+    /// When the attempt began.
+    pub(crate) began: Instant,
+    /// Its answer began: from then on time is the answer's, not the endpoint's.
+    pub(crate) answered: Cell<bool>,
+}
+
+/// Why this endpoint of a region and no other: the same word in the access log and in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    LeastLoaded,
+    InTurn,
+    ByHash,
+    /// The endpoints that the key leads to first had no room.
+    HashFull,
+    /// The zone that the node stands in has too much to do.
+    AzFull,
+    /// It was ejected; this request shows whether it works again.
+    Trial,
+    /// Too few endpoints are usable to bear the load: all are used.
+    Panic,
+    /// All that are usable are ejected.
+    EjectionIgnored,
+    /// None is usable.
+    HealthIgnored,
+    /// Everything better was tried by this request.
+    LastResort,
+}
+
+impl Choice {
+    /// In the order of their discriminants: tables are indexed by them.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::LeastLoaded,
+        Self::InTurn,
+        Self::ByHash,
+        Self::HashFull,
+        Self::AzFull,
+        Self::Trial,
+        Self::Panic,
+        Self::EjectionIgnored,
+        Self::HealthIgnored,
+        Self::LastResort,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::LeastLoaded => "least_loaded",
+            Self::InTurn => "in_turn",
+            Self::ByHash => "by_hash",
+            Self::HashFull => "hash_full",
+            Self::AzFull => "az_full",
+            Self::Trial => "trial",
+            Self::Panic => "panic",
+            Self::EjectionIgnored => "ejection_ignored",
+            Self::HealthIgnored => "health_ignored",
+            Self::LastResort => "last_resort",
+        }
+    }
+
+    /// What the policy does when nothing is the matter.
+    pub(crate) const fn is_plain(self) -> bool {
+        matches!(self, Self::LeastLoaded | Self::InTurn | Self::ByHash)
+    }
+}
+
+impl Selected {
+    /// The endpoint's answer began.
+    pub(crate) fn answered(&self, now: Instant, how: Answered) {
+        self.answered.set(true);
+        let (now, micros) = self.took(now);
+        self.account
+            .answered(now, micros, how, self.is_trial(), self);
+    }
+
+    /// The attempt failed. `is_fault`: of the endpoint.
+    pub(crate) fn failed(&self, now: Instant, is_fault: bool) {
+        let (now, took) = self.took(now);
+        let micros = if self.answered.get() { 0.0 } else { took };
+        self.account
+            .failed(now, micros, is_fault, self.is_trial(), self);
+    }
+
+    /// The attempt was given up through no fault of the endpoint: it takes at least so long.
+    pub(crate) fn waited(&self, now: Instant) {
+        let (now, micros) = self.took(now);
+        self.account.waited(now, micros);
+    }
+
+    fn is_trial(&self) -> bool {
+        self.choice == Choice::Trial
+    }
+
+    fn took(&self, now: Instant) -> (u64, f32) {
+        let took = now.saturating_duration_since(self.began);
+        (self.account.group.millis(now), took.as_secs_f32() * 1e6)
+    }
 }
 
 impl std::ops::Deref for Selected {
@@ -92,19 +201,32 @@ pub(crate) fn select(
             _ => NoEndpoint::NoData,
         });
     };
-    let choice = by_ranking(world, endpoints, ask, &ranking)
-        .or_else(|| last_resort(world, endpoints, ask, &ranking))
+    let now = endpoints.millis(ask.now);
+    let asked = Asked {
+        world,
+        endpoints,
+        ask,
+        now,
+    };
+    let choice = asked
+        .by_ranking(&ranking)
+        .or_else(|| asked.last_resort(&ranking))
         .ok_or_else(|| why_none(world, ask, &ranking))?;
-    let reason = if choice.endpoint.region == best {
+    let reason = if choice.known.region == best {
         ranking.reason
     } else {
         Reason::FailedOver { from: best }
     };
+    let known = choice.known;
+    known.account.group.count(choice.why, &known);
     Ok(Selected {
-        known: endpoints.known(world, choice.endpoint),
+        known,
         address: choice.address,
         reason,
+        choice: choice.why,
         ignored_health: choice.ignored_health,
+        began: ask.now,
+        answered: Cell::new(false),
     })
 }
 
@@ -140,138 +262,323 @@ impl<'a> SelectAsk<'a> {
     }
 }
 
-/// The first ranked region that has a usable endpoint left and is not given up.
-fn by_ranking<'w>(
-    world: &'w Snapshot,
-    endpoints: &Endpoints,
-    ask: &SelectAsk<'_>,
-    ranking: &Ranking,
-) -> Option<Choice<'w>> {
-    let among = |enough: fn(Standard) -> bool| {
-        let mut regions = ranking
-            .regions()
-            .filter(|region| !ask.has_given_up(*region));
-        regions.find_map(|region| {
-            let (member, _) = world.member(ask.pool, region)?;
-            let standard = Standard::of(member, world);
-            if !enough(standard) {
-                return None;
-            }
-            let usable = |verdict| standard.takes(verdict);
-            let choice = choose(world, endpoints, ask, member, usable)?;
-            Some(Choice {
-                ignored_health: standard == Standard::None,
-                ..choice
-            })
-        })
-    };
-    among(|standard| standard == Standard::Up).or_else(|| among(|_| true))
+/// One attempt's question, and all that answers it.
+struct Asked<'a> {
+    world: &'a Snapshot,
+    endpoints: &'a Endpoints,
+    ask: &'a SelectAsk<'a>,
+    /// In milliseconds.
+    now: u64,
 }
 
-/// Any endpoint that was not tried: of the ranked regions first, then of those that failed. What
-/// the operator drains or moved away stays out.
-fn last_resort<'w>(
-    world: &'w Snapshot,
-    endpoints: &Endpoints,
-    ask: &SelectAsk<'_>,
-    ranking: &Ranking,
-) -> Option<Choice<'w>> {
-    let ranked = ranking.regions();
-    let failed = world
-        .members(ask.pool)
-        .filter(|(_, health)| {
-            matches!(
-                health.standing,
-                Standing::Out(OutReason::Failed | OutReason::HoldDown { .. })
-            )
-        })
-        .map(|(member, _)| member.region);
-    ranked.chain(failed).find_map(|region| {
-        let (member, _) = world.member(ask.pool, region)?;
-        let undrained = |verdict| verdict != Verdict::Draining;
-        let choice = choose(world, endpoints, ask, member, undrained)?;
-        Some(Choice {
-            ignored_health: !world.verdict(choice.endpoint.id).is_usable(),
-            ..choice
-        })
-    })
-}
-
-struct Choice<'w> {
-    endpoint: &'w Endpoint,
+struct Chosen {
+    known: Rc<Known>,
     address: SocketAddr,
+    why: Choice,
     ignored_health: bool,
 }
 
-/// One of the region's endpoints that `may` be given work by their verdict: not tried, with an address, and if possible in an az that no attempt
-/// went to yet.
-fn choose<'w>(
-    world: &'w Snapshot,
-    endpoints: &Endpoints,
-    ask: &SelectAsk<'_>,
-    member: &Member,
-    may: impl Fn(Verdict) -> bool,
-) -> Option<Choice<'w>> {
-    let again = ask.tries_in(member.region) > 0;
-    let mut open: Candidates = SmallVec::new();
-    let mut elsewhere: Candidates = SmallVec::new();
-    for id in &member.endpoints {
-        let Some(endpoint) = world.topology.endpoint(*id) else {
-            continue;
+/// Whom of a region's endpoints an attempt may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    /// Those that meet the region's standard and are not ejected.
+    Open,
+    /// Those that meet it.
+    Ejected,
+    /// Those that the operator does not drain.
+    Undrained,
+}
+
+type Entries = SmallVec<[Entry; 16]>;
+
+impl Asked<'_> {
+    /// The first ranked region that has a usable endpoint left and is not given up.
+    fn by_ranking(&self, ranking: &Ranking) -> Option<Chosen> {
+        let among = |enough: fn(Standard) -> bool, among: Among| {
+            let mut regions = ranking
+                .regions()
+                .filter(|region| !self.ask.has_given_up(*region));
+            regions.find_map(|region| {
+                let view = self.view(region)?;
+                enough(view.standard)
+                    .then(|| self.choose(&view, among))
+                    .flatten()
+            })
         };
-        if !may(world.verdict(*id)) || ask.was_tried(*id) || !has_address(world, endpoint) {
-            continue;
+        among(|standard| standard == Standard::Up, Among::Open)
+            .or_else(|| among(|_| true, Among::Open))
+            .or_else(|| {
+                self.endpoints
+                    .loads()
+                    .has_marks()
+                    .then(|| among(|_| true, Among::Ejected))
+                    .flatten()
+            })
+    }
+
+    /// Any endpoint that was not tried: of the ranked regions first, then of those that failed. What
+    /// the operator drains or moved away stays out.
+    fn last_resort(&self, ranking: &Ranking) -> Option<Chosen> {
+        let ranked = ranking.regions();
+        let failed = self
+            .world
+            .members(self.ask.pool)
+            .filter(|(_, health)| {
+                matches!(
+                    health.standing,
+                    Standing::Out(OutReason::Failed | OutReason::HoldDown { .. })
+                )
+            })
+            .map(|(member, _)| member.region);
+        ranked.chain(failed).find_map(|region| {
+            let view = self.view(region)?;
+            self.choose(&view, Among::Undrained)
+        })
+    }
+
+    fn view(&self, region: RegionId) -> Option<Rc<View>> {
+        let (member, _) = self.world.member(self.ask.pool, region)?;
+        let Asked {
+            world,
+            endpoints,
+            ask,
+            now,
+        } = self;
+        Some(endpoints.view(world, member, ask.pool, ask.balance, *now))
+    }
+
+    fn choose(&self, view: &View, among: Among) -> Option<Chosen> {
+        let has_marks = self.endpoints.loads().has_marks();
+        let is_plain = among == Among::Open
+            && self.ask.tried.is_empty()
+            && !has_marks
+            && !view.is_warming(self.now);
+        if is_plain {
+            let (at, why) = self.pick(view, &view.open, view.local)?;
+            return self.chosen(view, at, among, why);
         }
-        open.push((*id, endpoint.weight));
-        if again && is_elsewhere(world, ask, endpoint) {
-            elsewhere.push((*id, endpoint.weight));
+        if among == Among::Open
+            && has_marks
+            && self.ask.tried.is_empty()
+            && let Some(at) = self.trial(view)
+        {
+            return self.chosen(view, at, among, Choice::Trial);
+        }
+        let entries = self.entries(view, among, has_marks);
+        let elsewhere = self.elsewhere(view, &entries);
+        let (entries, local) = if elsewhere.is_empty() {
+            let is_local = |entry: &&Entry| view.candidates[entry.at as usize].is_local;
+            let local = entries.iter().take_while(is_local).count();
+            let is_split = view.local > 0 && local > 0 && local < entries.len();
+            (entries, if is_split { local } else { 0 })
+        } else {
+            (elsewhere, 0)
+        };
+        let (at, why) = self.pick(view, &entries, local)?;
+        self.chosen(view, at, among, why)
+    }
+
+    /// Those that this attempt may go to, at their share for now.
+    fn entries(&self, view: &View, among: Among, has_marks: bool) -> Entries {
+        let (entries, ejected) = self.gather(view, among, has_marks, among == Among::Open);
+        if ejected > 0 && self.is_panic(view, entries.len()) {
+            return self.gather(view, among, has_marks, false).0;
+        }
+        entries
+    }
+
+    /// And how many were left out for being ejected.
+    fn gather(
+        &self,
+        view: &View,
+        among: Among,
+        has_marks: bool,
+        skip_ejected: bool,
+    ) -> (Entries, usize) {
+        let mut entries = Entries::new();
+        let mut ejected = 0;
+        let mut take = |at: u32| {
+            let Some(candidate) = view.candidates.get(at as usize) else {
+                return;
+            };
+            if self.ask.was_tried(candidate.known.endpoint) {
+                return;
+            }
+            let mark = if has_marks {
+                candidate.known.account.load.mark()
+            } else {
+                Mark::Plain
+            };
+            if skip_ejected && mark.is_out() {
+                ejected += 1;
+                return;
+            }
+            let weight = view.weight(candidate, self.now, mark);
+            entries.push(Entry { at, weight });
+        };
+        if among == Among::Undrained {
+            for (at, candidate) in (0..).zip(&view.candidates) {
+                if candidate.verdict != Verdict::Draining {
+                    take(at);
+                }
+            }
+        } else {
+            view.open.iter().for_each(|entry| take(entry.at));
+        }
+        (entries, ejected)
+    }
+
+    /// Are so few left that the ejected ones are needed?
+    #[expect(clippy::cast_precision_loss, reason = "a number of endpoints")]
+    fn is_panic(&self, view: &View, left: usize) -> bool {
+        self.ask.tried.is_empty()
+            && (left as f64) < view.balancing.panic.get() * view.candidates.len() as f64
+    }
+
+    /// An ejected endpoint whose time has come.
+    fn trial(&self, view: &View) -> Option<usize> {
+        let open = view.open.iter().map(|entry| entry.at as usize);
+        open.into_iter().find(|at| {
+            let load = &view.candidates[*at].known.account.load;
+            load.mark().is_out() && load.try_out(self.now, self.ask.repeatable)
+        })
+    }
+
+    /// Those in an az that no attempt in the region went to yet, if it was tried.
+    fn elsewhere(&self, view: &View, entries: &Entries) -> Entries {
+        let Some(region) = view.candidates.first().map(|one| one.known.region) else {
+            return Entries::new();
+        };
+        if self.ask.tries_in(region) == 0 {
+            return Entries::new();
+        }
+        let is_elsewhere = |entry: &Entry| {
+            let Some(az) = &view.candidates[entry.at as usize].known.az else {
+                return false;
+            };
+            let mut here = self.ask.tried_in(region);
+            !here.any(|tried| {
+                let endpoint = self.world.topology.endpoint(tried.endpoint);
+                endpoint.and_then(|endpoint| endpoint.az.as_ref()) == Some(az)
+            })
+        };
+        entries.iter().copied().filter(is_elsewhere).collect()
+    }
+
+    /// The place of one of `entries` among the candidates. `local`: so many of them come first.
+    fn pick(&self, view: &View, entries: &[Entry], local: usize) -> Option<(usize, Choice)> {
+        let (at, why) = match &view.balancing.policy {
+            BalancePolicy::LeastLoaded => self.less_loaded(view, entries, local)?,
+            BalancePolicy::RoundRobin => self.in_turn(view, entries, local)?,
+            BalancePolicy::RingHash(_) => match self.ask.hash {
+                Some(key) => self.by_hash(view, entries, key)?,
+                None => self.less_loaded(view, entries, 0)?,
+            },
+        };
+        Some((entries.get(at)?.at as usize, why))
+    }
+
+    fn less_loaded(&self, view: &View, entries: &[Entry], local: usize) -> Option<(usize, Choice)> {
+        let mut recent = view.group.recent.borrow_mut();
+        let mut among = |entries: &[Entry], random: u64| {
+            let see = |entry: Entry| self.see(view, entry);
+            balance::less_loaded(entries, random, &mut recent, see)
+        };
+        if local == 0 {
+            let picked = among(entries, self.ask.random)?;
+            return Some((picked.at, Choice::LeastLoaded));
+        }
+        let (ours, others) = entries.split_at(local);
+        let picked = among(ours, self.ask.random)?;
+        if picked.seen.in_flight == 0 {
+            return Some((picked.at, Choice::LeastLoaded));
+        }
+        let other = among(others, self.ask.random.rotate_left(32))?;
+        if balance::is_worth_leaving(&picked, &other) {
+            return Some((local + other.at, Choice::AzFull));
+        }
+        Some((picked.at, Choice::LeastLoaded))
+    }
+
+    fn in_turn(&self, view: &View, entries: &[Entry], local: usize) -> Option<(usize, Choice)> {
+        let turn = |entry: Entry, change: &dyn Fn(i64) -> i64| {
+            let account = &view.candidates[entry.at as usize].known.account;
+            account.turn.set(change(account.turn.get()));
+            account.turn.get()
+        };
+        if local == 0 {
+            return Some((balance::in_turn(entries, turn)?, Choice::InTurn));
+        }
+        let (ours, others) = entries.split_at(local);
+        let at = balance::in_turn(ours, turn)?;
+        let seen = self.see(view, ours[at]);
+        let mut recent = view.group.recent.borrow_mut();
+        if recent.would_be_hot(seen.in_flight) {
+            return Some((local + balance::in_turn(others, turn)?, Choice::AzFull));
+        }
+        Some((at, Choice::InTurn))
+    }
+
+    fn by_hash(&self, view: &View, entries: &[Entry], key: u64) -> Option<(usize, Choice)> {
+        let in_flight = |entry: Entry| {
+            view.candidates[entry.at as usize]
+                .known
+                .account
+                .load
+                .in_flight()
+        };
+        let (counted_at, mut running) = view.group.running.get();
+        // The sum needs a look at every endpoint: one in a millisecond is enough.
+        if counted_at != self.now || entries.len() <= COUNTED_AT_ONCE {
+            running = entries.iter().map(|entry| in_flight(*entry)).sum();
+            view.group.running.set((self.now, running));
+        }
+        let place = view.ring().find(entries, key, running, in_flight)?;
+        let why = if place.moved_on {
+            Choice::HashFull
+        } else {
+            Choice::ByHash
+        };
+        Some((place.at, why))
+    }
+
+    fn see(&self, view: &View, entry: Entry) -> Seen {
+        let account = &view.candidates[entry.at as usize].known.account;
+        Seen {
+            in_flight: account.load.in_flight(),
+            micros: account.micros(self.now),
         }
     }
-    let candidates = if elsewhere.is_empty() {
-        &open
-    } else {
-        &elsewhere
-    };
-    let picked = balance::pick(candidates, ask.random, |id| endpoints.in_flight(id))?;
-    let endpoint = world.topology.endpoint(picked)?;
-    Some(Choice {
-        endpoint,
-        address: address(world, endpoint, ask.random)?,
-        ignored_health: false,
-    })
-}
 
-type Candidates = SmallVec<[(EndpointId, Weight); 16]>;
-
-/// Its az is known, and no attempt in its region went there.
-fn is_elsewhere(world: &Snapshot, ask: &SelectAsk<'_>, endpoint: &Endpoint) -> bool {
-    let Some(az) = &endpoint.az else {
-        return false;
-    };
-    let here = ask.tried_in(endpoint.region);
-    let mut azs = here.filter_map(|tried| world.topology.endpoint(tried.endpoint)?.az.as_ref());
-    !azs.any(|tried| tried == az)
-}
-
-fn has_address(world: &Snapshot, endpoint: &Endpoint) -> bool {
-    address(world, endpoint, 0).is_some()
-}
-
-/// One of the addresses that it has now. A literal address needs no word from control.
-fn address(world: &Snapshot, endpoint: &Endpoint, random: u64) -> Option<SocketAddr> {
-    let known = world
-        .endpoint(endpoint.id)
-        .map_or(&[][..], |health| &health.addresses);
-    if known.is_empty() {
-        return match endpoint.target {
-            Target::Address(address) => Some(address),
-            Target::Host { .. } => None,
+    fn chosen(&self, view: &View, at: usize, among: Among, why: Choice) -> Option<Chosen> {
+        let candidate = view.candidates.get(at)?;
+        let is_well = match among {
+            Among::Open | Among::Ejected => {
+                view.standard != Standard::None && view.standard.takes(candidate.verdict)
+            }
+            Among::Undrained => candidate.verdict.is_usable(),
         };
+        let why = match among {
+            Among::Undrained => Choice::LastResort,
+            _ if view.standard == Standard::None => Choice::HealthIgnored,
+            Among::Ejected => Choice::EjectionIgnored,
+            Among::Open if why == Choice::Trial => why,
+            Among::Open if view.panic || candidate.known.account.load.mark().is_out() => {
+                Choice::Panic
+            }
+            Among::Open => why,
+        };
+        Some(Chosen {
+            known: Rc::clone(&candidate.known),
+            address: candidate.address(self.ask.random)?,
+            why,
+            ignored_health: !is_well,
+        })
     }
-    // The high half: the low one took part in picking the endpoint.
-    let at = (random >> 32) % known.len() as u64;
-    known.get(usize::try_from(at).ok()?).copied()
 }
+
+/// Endpoints up to which what is in flight is counted anew for each request.
+const COUNTED_AT_ONCE: usize = 8;
 
 fn why_none(world: &Snapshot, ask: &SelectAsk<'_>, ranking: &Ranking) -> NoEndpoint {
     if !ask.tried.is_empty() {

@@ -52,6 +52,7 @@ pub(crate) fn config(world: &Snapshot) -> Config {
         action: Action::Forward(Destination {
             pool,
             steering: Arc::new(SteeringPolicy::Priority),
+            balance: Arc::default(),
         }),
         timeouts: Timeouts {
             connect: Duration::from_secs(2),

@@ -87,7 +87,7 @@ fn plain() -> HttpProbe {
 fn failure(outcome: Outcome) -> Failure {
     match outcome {
         Outcome::Failed(failure) => failure,
-        passed @ Outcome::Passed { .. } => panic!("{passed:?}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod acme;
 mod admin;
+mod balance;
 mod bounds;
 mod dns;
 mod options;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use sealane_acme::Names;
 use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
-use sealane_proxy::config::{Listener, PoolLimits};
+use sealane_proxy::config::{Balancing, Destination, Listener, LocalZone, PoolLimits};
 use sealane_proxy::tls::ServerTls;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
@@ -73,6 +74,7 @@ pub(super) fn parse(
         notes,
         kept,
         regions: HashMap::new(),
+        local: None,
         pools: HashMap::new(),
         binds: Binds::default(),
         acme_wanted: Vec::new(),
@@ -81,6 +83,7 @@ pub(super) fn parse(
     let regions = parser.regions(regions.as_ref());
     let node_spec = node.as_ref();
     let node = parser.node(node_spec);
+    parser.local = parser.local_zone(node_spec);
     let (pools, endpoints, probes) = parser.pools(pools.as_ref());
     let topology = Arc::new(Topology::new(regions, pools, endpoints));
     let geo = parser.geo(dns.as_ref());
@@ -136,6 +139,7 @@ pub(super) fn listeners_tls(
         notes,
         kept,
         regions: HashMap::new(),
+        local: None,
         pools: HashMap::new(),
         acme_wanted: Vec::new(),
         pool_limits: Vec::new(),
@@ -159,6 +163,8 @@ struct Parser<'a> {
     notes: &'a mut Notes,
     kept: &'a mut Kept,
     regions: HashMap<String, RegionId>,
+    /// Where this node stands.
+    local: Option<LocalZone>,
     pools: HashMap<String, KnownPool>,
     binds: Binds,
     /// What listeners want to be ordered, and where they say so.
@@ -172,6 +178,8 @@ struct KnownPool {
     id: PoolId,
     /// `None`: its policy could not be read.
     steering: Option<Arc<SteeringPolicy>>,
+    /// `None`: it could not be read.
+    balance: Option<Arc<Balancing>>,
     span: Span,
     used: bool,
     /// Where its first endpoint is that is spoken to over TLS.
@@ -190,6 +198,7 @@ impl Parser<'_> {
             broken: _,
             name,
             region,
+            az: _, // see `local_zone`
             state_dir,
             workers,
             first_round_limit,
@@ -284,6 +293,17 @@ impl Parser<'_> {
         }
         self.notes.mistake(mistake);
         None
+    }
+
+    /// Where requests and sessions for the pool that the file names go.
+    fn destination_of(&mut self, name: &At<Text>) -> Option<Destination> {
+        let (pool, steering) = self.pool(name)?;
+        let balance = self.pools.get(&name.0)?.balance.clone()?;
+        Some(Destination {
+            pool,
+            steering,
+            balance,
+        })
     }
 
     /// What was probably meant. Looks no further once nobody will read it.

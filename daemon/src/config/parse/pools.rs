@@ -43,8 +43,14 @@ impl Parser<'_> {
                     break;
                 }
             };
-            let mut steering = None;
+            let (mut steering, mut balance) = (None, None);
             if let Some(spec) = &entry.value {
+                let PoolSpec {
+                    balance: shared,
+                    ejection,
+                    ..
+                } = &spec.value;
+                balance = self.balancing(shared.as_ref(), ejection.as_ref());
                 let (pool, policy, probe) = self.pool_of(id, entry, spec, &mut endpoints);
                 steering = policy.map(Arc::new);
                 pools.extend(pool);
@@ -53,6 +59,7 @@ impl Parser<'_> {
             let known = KnownPool {
                 id,
                 steering,
+                balance,
                 span: entry.name.span,
                 used: false,
                 tls: entry.value.as_ref().and_then(first_tls),
@@ -82,6 +89,8 @@ impl Parser<'_> {
             failover,
             concurrency,
             bulkhead,
+            balance: _,  // see `balancing`
+            ejection: _, // see `balancing`
         } = &spec.value;
         let name = &entry.name;
         self.pool_limits(id, name, concurrency.as_ref(), bulkhead.as_ref());

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
-use sealane_model::PoolId;
 use sealane_proxy::config::{
     Action, Destination, FlowRule, HeaderMatch, HostPattern, Limits, Listener, ListenerProtocol,
     OnDown, Route, RouteMatch, SessionRule, SessionTimeouts, Timeouts,
 };
-use sealane_steering::SteeringPolicy;
 
 use super::super::decode::{At, List, Table, nearest};
 use super::super::error::Mistake;
@@ -206,7 +204,7 @@ impl Parser<'_> {
             self.lacks(spec, message, "`pool: NAME`");
             return None;
         };
-        let (pool, steering) = self.pool(pool)?;
+        let to = self.destination_of(pool)?;
         let FlowsSpec {
             span: _,
             broken: _,
@@ -218,7 +216,7 @@ impl Parser<'_> {
             .as_ref()
             .and_then(|answers| u32::try_from(answers.value.0).ok());
         Some(ListenerProtocol::Udp {
-            to: Destination { pool, steering },
+            to,
             how: FlowRule {
                 flows: usize::try_from(max.as_ref()?.value.0).ok()?,
                 flows_per_client: usize::try_from(per_client.as_ref()?.value.0).ok()?,
@@ -329,7 +327,7 @@ impl Parser<'_> {
 
     /// The pool that serves sessions.
     fn destination(&mut self, pool: &At<Text>) -> Option<Destination> {
-        let (id, steering) = self.pool(pool)?;
+        let destination = self.destination_of(pool)?;
         if let Some(tls) = self.pools.get(&pool.0).and_then(|known| known.tls) {
             let message = format!("the pool `{}` is spoken to over TLS", pool.0);
             self.notes.mistake(
@@ -339,7 +337,7 @@ impl Parser<'_> {
             );
             return None;
         }
-        Some(Destination { pool: id, steering })
+        Some(destination)
     }
 
     /// Says so, unless what is lacking may be what another mistake is about.
@@ -451,11 +449,8 @@ impl Parser<'_> {
         })
     }
 
-    pub(super) fn pool_for_requests(
-        &mut self,
-        name: &At<Text>,
-    ) -> Option<(PoolId, Arc<SteeringPolicy>)> {
-        let found = self.pool(name)?;
+    pub(super) fn pool_for_requests(&mut self, name: &At<Text>) -> Option<Destination> {
+        let found = self.destination_of(name)?;
         if let Some(told) = self
             .pools
             .get(&name.0)
@@ -496,8 +491,7 @@ impl Parser<'_> {
             return None;
         }
         if let Some(pool) = pool {
-            let (pool, steering) = self.pool_for_requests(pool)?;
-            return Some(Action::Forward(Destination { pool, steering }));
+            return self.pool_for_requests(pool).map(Action::Forward);
         }
         if let Some(redirect) = redirect {
             return self.redirect(redirect).map(Action::Redirect);

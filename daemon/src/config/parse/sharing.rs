@@ -2,7 +2,7 @@
 
 use http::Method;
 use sealane_model::Ratio;
-use sealane_proxy::config::{Coalesce, Credentials, Destination, Mirror};
+use sealane_proxy::config::{Coalesce, Credentials, Mirror};
 
 use super::super::decode::At;
 use super::super::error::Mistake;
@@ -80,11 +80,11 @@ impl Parser<'_> {
                 .mistake(Mistake::new(name.span, message).related(own.span, "`pool`"));
             return None;
         }
-        let (pool, steering) = self.pool_for_requests(name)?;
+        let to = self.pool_for_requests(name)?;
         let methods = texts(methods.as_ref());
         let methods: Vec<Method> = methods.filter_map(|at| self.method(at)).collect();
         Some(Mirror {
-            to: Destination { pool, steering },
+            to,
             share: Ratio::new(share.as_ref()?.value.0)?,
             methods,
             body_max: usize::try_from(body_max.as_ref()?.value.0).ok()?,

@@ -26,6 +26,7 @@ use crate::http::client::Piece;
 use crate::http::fields::Fields;
 use crate::http::message::AnswerHead;
 use crate::http::refuse::Refusal;
+use crate::upstream::select::Choice;
 
 /// Those who got no answer here and go on by themselves, at a time; the others wait for their turn
 /// (card 7): a thousand that were held together would otherwise fall on the endpoints at once.
@@ -46,6 +47,7 @@ pub(super) struct Chosen {
     pub(super) endpoint: EndpointId,
     pub(super) address: SocketAddr,
     pub(super) reason: Reason,
+    pub(super) choice: Choice,
     pub(super) ignored_health: bool,
 }
 

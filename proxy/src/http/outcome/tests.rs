@@ -1,37 +1,39 @@
 //! What is observed and logged when something ends.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use sealane_model::Verdict::Up;
 use sealane_model::publish::observation_channel;
-use sealane_model::{EndpointId, EndpointProtocol, PoolId, RegionId};
-use sealane_steering::Reason;
+use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy};
+use sealane_testkit::{Names, World};
 
 use super::*;
 use crate::config::RouteMatch;
 use crate::http::retry::GiveUp;
 use crate::http::route::RouteTable;
 use crate::http::route::tests::route;
-use crate::upstream::{Known, LoadTable};
+use crate::upstream::{Endpoints, LoadTable, SelectAsk, select};
 
 fn selected() -> Selected {
-    let known = Known {
-        pool: PoolId::from_index(0).unwrap(),
-        pool_name: "api".into(),
-        region: RegionId::from_index(0).unwrap(),
-        region_name: "eu".into(),
-        endpoint: EndpointId::from_index(3).unwrap(),
-        name: "10.0.0.1:80".into(),
-        protocol: EndpointProtocol::Http1,
-        tls: None,
+    let world = World::new()
+        .region("eu", Up)
+        .endpoint("10.0.0.1:80", Up)
+        .build();
+    let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
+    let ask = SelectAsk {
+        pool: world.pool_id("api"),
+        policy: &SteeringPolicy::Nearest,
+        balance: &Arc::default(),
+        place: &place,
+        key: 1,
+        hash: None,
+        random: 1,
+        now: clock::now().into_std(),
+        repeatable: true,
+        tried: &[],
     };
-    Selected {
-        known: Rc::new(known),
-        address: "10.0.0.1:80".parse().unwrap(),
-        reason: Reason::Nearest,
-        ignored_health: false,
-    }
+    select(&world, &Endpoints::new(Arc::default()), &ask).unwrap()
 }
 
 fn routes() -> RouteTable {

@@ -17,6 +17,7 @@ pub(crate) fn route(name: &str, when: RouteMatch) -> Route {
         action: Action::Forward(Destination {
             pool: PoolId::from_index(0).unwrap(),
             steering: Arc::new(SteeringPolicy::Nearest),
+            balance: Arc::default(),
         }),
         timeouts: Timeouts {
             connect: Duration::from_secs(1),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sealane_model::Verdict::{Down, Draining, Probation, Suspect, Up};
 use sealane_model::{
-    Addresses, AllDown, EndpointHealth, EndpointProtocol, FailoverRule, Generation, MemberHealth,
-    Pool, Ratio, Region, Timestamp, Topology,
+    Addresses, AllDown, Endpoint, EndpointHealth, EndpointProtocol, FailoverRule, Generation,
+    Member, MemberHealth, Pool, Ratio, Region, Target, Timestamp, Topology, Weight,
 };
 use sealane_steering::{GeoTable, How, Weights};
 use sealane_testkit::{Names, World};
@@ -13,13 +13,21 @@ use sealane_testkit::{Names, World};
 use super::*;
 use crate::upstream::LoadTable;
 
+#[expect(clippy::disallowed_methods, reason = "any moment is as good")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// One request: each attempt fails, so that the next one must go elsewhere.
 struct Walk<'w> {
     world: &'w Snapshot,
     policy: SteeringPolicy,
+    balance: Arc<Balancing>,
     endpoints: Endpoints,
     tried: Vec<Tried>,
+    hash: Option<u64>,
     random: u64,
+    now: Instant,
 }
 
 impl<'w> Walk<'w> {
@@ -27,8 +35,11 @@ impl<'w> Walk<'w> {
         Self {
             world,
             policy: SteeringPolicy::Priority,
+            balance: Arc::default(),
             endpoints: Endpoints::new(Arc::default()),
             tried: Vec::new(),
+            hash: None,
+            now: now(),
             random: 0x1234_5678_9abc_def0,
         }
     }
@@ -42,9 +53,13 @@ impl<'w> Walk<'w> {
         let ask = SelectAsk {
             pool: self.world.pool_id("api"),
             policy: &self.policy,
+            balance: &self.balance,
             place: &place,
             key: 7,
+            hash: self.hash,
             random: self.random,
+            now: self.now,
+            repeatable: true,
             tried: &self.tried,
         };
         let selected = select(self.world, &self.endpoints, &ask)?;
@@ -295,9 +310,13 @@ fn a_pool_that_is_gone_has_no_members() {
     let ask = SelectAsk {
         pool: PoolId::from_index(99).unwrap(),
         policy: &SteeringPolicy::Nearest,
+        balance: &Arc::default(),
         place: &place,
         key: 0,
+        hash: None,
         random: 0,
+        now: now(),
+        repeatable: true,
         tried: &[],
     };
 
