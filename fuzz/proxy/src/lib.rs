@@ -36,8 +36,15 @@ mod http {
 
 #[path = "../../../proxy/src/config"]
 mod config {
+    pub(crate) mod limits;
     pub(crate) mod options;
+    pub(crate) mod sharing;
+    pub(crate) use limits::*;
     pub(crate) use options::*;
+
+    /// Stands for the proxy's own.
+    #[derive(Clone, Debug)]
+    pub struct Destination;
 }
 
 /// Stands for the proxy's own, which drags the rest of it in: what is parsed here never has one.
@@ -48,5 +55,22 @@ mod upstream {
         NoMembers,
         Unresolved,
         AllTried,
+    }
+
+    pub(crate) mod rates {
+        pub(crate) fn seconds(time: std::time::Duration) -> u64 {
+            time.as_secs()
+        }
+    }
+
+    pub(crate) mod route {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Shed {}
+
+        impl Shed {
+            pub(crate) const fn as_str(self) -> &'static str {
+                match self {}
+            }
+        }
     }
 }
