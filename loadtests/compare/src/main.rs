@@ -4,6 +4,8 @@
 //! the CPU time of their processes. Rounds are interleaved, so that what else the machine does
 //! falls on all alike. Ends only what it started. Exit code 0, or 2 when nothing could be measured.
 
+#[path = "../../shared/accept.rs"]
+mod accept;
 mod cli;
 mod load;
 mod origin;

@@ -1,40 +1,17 @@
 //! The origin behind the proxies: answers GETs of `/1k` and `/64k` over HTTP/1.1, and nothing else.
 //! For load tests alone: it believes every request to be a lawful one.
 
-use std::net::Ipv4Addr;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
+
+use crate::accept;
 
 /// Connections that are served at once; further ones wait in the kernel.
 const CONNECTIONS_MAX: usize = 4_096;
 
 pub(crate) fn serve(port: u16) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("no runtime")?;
-    runtime.block_on(accept(port))
-}
-
-async fn accept(port: u16) -> Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        .await
-        .with_context(|| format!("cannot listen on port {port}"))?;
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
-        }
-        let (tcp, _) = listener.accept().await.context("cannot accept")?;
-        connections.spawn(async move {
-            // The client left.
-            let _ = connection(tcp).await;
-        });
-        while connections.try_join_next().is_some() {}
-    }
+    accept::serve(port, CONNECTIONS_MAX, connection)
 }
 
 async fn connection(mut tcp: TcpStream) -> std::io::Result<()> {

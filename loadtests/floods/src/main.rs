@@ -4,6 +4,8 @@
 //! client alone, beside the flood and alone again, so that noise is told from harm. Ends only what it
 //! started. Exit code 0; 1 when a bound is broken; 2 when it could not be measured.
 
+#[path = "../../shared/accept.rs"]
+mod accept;
 mod cli;
 mod flood;
 mod frames;

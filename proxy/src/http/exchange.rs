@@ -1,8 +1,8 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
 //! `admit → route → (own answer) → rate → (coalesce) → places → (mirror) → attempts → relay → settle`,
-//! in the one task of the client's connection or stream. Each step is a module of its own; this one says in which order. What a
-//! route may do besides is in [`super::rules`].
+//! in the one task of the client's connection or stream. Each step is a module of its own; this one
+//! says in which order. What a route may do besides is in [`super::rules`].
 
 use std::future::poll_fn;
 use std::sync::Arc;
