@@ -1463,6 +1463,7 @@ fn attacks_by_fields() -> Vec<Attack> {
             b"five",
         ),
         with("8.1.1", "a length with a sign", b"content-length", b"+0"),
+        with("8.1.1", "a length that is empty", b"content-length", b""),
         with("8.1.1", "a negative length", b"content-length", b"-1"),
         with(
             "8.1.1",

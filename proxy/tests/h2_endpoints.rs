@@ -169,6 +169,14 @@ async fn an_answer_that_is_malformed_goes_no_further_and_others_do() {
             "8.1.1 less than its length",
             answer(&[ok, (b"content-length", b"5")]),
         ),
+        (
+            "8.1.1 an empty length",
+            answer(&[ok, (b"content-length", b"")]),
+        ),
+        (
+            "8.1.1 two lengths",
+            answer(&[ok, (b"content-length", b"0"), (b"content-length", b"5")]),
+        ),
         ("8.2.1 an uppercase name", answer(&[ok, (b"X-A", b"b")])),
         (
             "8.2.1 a quotation mark in a name",

@@ -67,9 +67,6 @@ fn http2_parts(text: &str) -> Option<request::Parts> {
         if [CONNECTION, UPGRADE].contains(&name) {
             return None;
         }
-        if name == CONTENT_LENGTH && value.parse::<u64>().is_err() {
-            return None;
-        }
         request = request.header(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
     }
     Some(request.body(()).ok()?.into_parts().0)

@@ -512,7 +512,10 @@ const fn lawful(is: bool, otherwise: &'static str) -> Result<(), Refusal> {
 }
 
 /// Digits only: no sign, no list (RFC 9110 §8.6).
-fn length(value: &[u8]) -> Result<u64, Refusal> {
+///
+/// # Errors
+/// Anything else, and more than fits a signed number.
+pub(crate) fn length(value: &[u8]) -> Result<u64, Refusal> {
     let wrong = Refusal::Malformed("length");
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(wrong);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 use super::fields::{Fields, Known, KnownSet, is_name};
 use super::message::RequestHead;
 use super::refuse::Refusal;
-use crate::h1::head::is_target;
+use crate::h1::head::{is_target, length};
 
 /// Some recipients make hyphens of underscores, and would then see a framing that we do not.
 const DISGUISED: KnownSet = KnownSet::new(&[Known::DisguisedLength, Known::DisguisedCoding]);
@@ -110,9 +110,7 @@ fn check_http2(head: &request::Parts) -> Result<(), Refusal> {
     if head.headers.contains_key(TRANSFER_ENCODING) {
         return Err(Refusal::Malformed("transfer coding in HTTP/2"));
     }
-    if head.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return Err(Refusal::Malformed("several lengths"));
-    }
+    check_length(&head.headers)?;
     if !head.headers.keys().all(is_name) {
         return Err(Refusal::Malformed("field name"));
     }
@@ -121,6 +119,20 @@ fn check_http2(head: &request::Parts) -> Result<(), Refusal> {
         return Err(Refusal::Malformed("te in HTTP/2"));
     }
     Ok(())
+}
+
+/// At most one length, in digits. h2 believes the first of several, and takes an empty one for 0, where a
+/// recipient of the lines reads another body or none.
+///
+/// # Errors
+/// Several lengths, or one that is not lawful (RFC 9110 §8.6).
+pub(crate) fn check_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    if lengths.next().is_some() {
+        return Err(Refusal::Malformed("several lengths"));
+    }
+    first.map_or(Ok(()), |value| length(value.as_bytes()).map(|_| ()))
 }
 
 /// Clients may split cookies for the sake of compression; whoever does not speak HTTP/2 must see
@@ -282,6 +294,25 @@ mod tests {
 
         let refused = Err(Refusal::Malformed("field name"));
         assert_eq!(normalise(&mut quoted), refused);
+    }
+
+    #[test]
+    fn only_one_length_in_digits_is_admitted_in_http_2() {
+        let with = |lengths: &[&'static str]| {
+            let mut with = head(Version::HTTP_2, "https://x/", None);
+            for length in lengths {
+                let value = HeaderValue::from_static(length);
+                with.headers.append(CONTENT_LENGTH, value);
+            }
+            normalise(&mut with)
+        };
+
+        assert_eq!(with(&["12"]), Ok(()));
+        for wrong in ["", "+2", "-2", "1, 1", "0x1", "99999999999999999999"] {
+            assert_eq!(with(&[wrong]), Err(Refusal::Malformed("length")), "{wrong}");
+        }
+        let several = Err(Refusal::Malformed("several lengths"));
+        assert_eq!(with(&["2", "2"]), several);
     }
 
     #[test]

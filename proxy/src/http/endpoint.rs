@@ -11,6 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, StatusCode, Uri, Version};
 use sealane_model::Failure;
 
+use super::admit::check_length;
 use super::client::{
     CONNECTION_SPECIFIC, Piece, content_length, end_chunks, give_back, poll_capacity, poll_stream,
     send_chunk, send_on_stream,
@@ -589,9 +590,11 @@ impl H2Endpoint {
 }
 
 fn answer_head(head: &http::response::Parts) -> Result<AnswerHead, Failure> {
-    if head.headers.keys().all(is_name) {
-        Ok(AnswerHead::from_parts(head))
-    } else {
-        Err(Failure::Protocol("field name".to_owned()))
+    if !head.headers.keys().all(is_name) {
+        return Err(Failure::Protocol("field name".to_owned()));
     }
+    if check_length(&head.headers).is_err() {
+        return Err(Failure::Protocol("length".to_owned()));
+    }
+    Ok(AnswerHead::from_parts(head))
 }
