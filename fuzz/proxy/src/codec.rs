@@ -101,6 +101,16 @@ pub(crate) fn scanned(bytes: &[u8]) -> Option<usize> {
     whole.ok().flatten()
 }
 
+/// The same of a head that others have bounded: HTTP/2 counts fields by itself.
+pub(crate) fn scanned_unbounded(bytes: &[u8]) -> Option<usize> {
+    let unbounded = HeadLimits {
+        bytes: usize::MAX,
+        fields: usize::MAX,
+    };
+    let found = Scanner::default().scan(bytes, unbounded);
+    found.ok().flatten()
+}
+
 fn scanned_within(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
     Scanner::default().scan(bytes, LIMITS)
 }

@@ -9,7 +9,7 @@ use ::http::header::{
 use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, request};
 use bytes::BytesMut;
 
-use crate::codec::scanned;
+use crate::codec::{scanned, scanned_unbounded};
 use crate::config::{Compression, Encoding, TypePattern};
 use crate::h1::head;
 use crate::http::admit;
@@ -191,7 +191,7 @@ fn forwarding(peer: &PeerText, trusted_peer: bool, received: Version) -> Forward
 fn read_again(head: &RequestHead) {
     let mut written = BytesMut::new();
     head.write_to(&mut written);
-    assert_eq!(scanned(&written), Some(written.len()));
+    assert_eq!(scanned_unbounded(&written), Some(written.len()));
     let again = head::request(written.to_vec()).expect("what was admitted is lawful");
     assert_eq!(again.head.method, head.method);
     assert_eq!(again.head.target(), head.target());
