@@ -4,6 +4,8 @@
 //! exchange, so that the driver can ask whether more may be sent, flush, or see the peer leave,
 //! while the codec holds the stream. All of it stays on one thread.
 
+pub(crate) mod outbox;
+
 use std::cell::{RefCell, RefMut};
 use std::io;
 use std::pin::Pin;
@@ -148,10 +150,25 @@ struct Inner {
     read_max: usize,
     /// Bytes that the codec may read before others have their turn.
     turn: usize,
+    /// Its turn in the [`outbox`] is to come.
+    listed: bool,
+    /// The socket took not all of what was last written, or none of it ever again.
+    blocked: bool,
+    /// The buffer is not needed once everything is sent.
+    is_last: bool,
 }
 
 impl Inner {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let drained = self.poll_write_waiting(cx);
+        self.blocked = !matches!(drained, Poll::Ready(Ok(())));
+        if self.is_last && !self.blocked {
+            self.waiting = BytesMut::new();
+        }
+        drained
+    }
+
+    fn poll_write_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
             let written = ready!(self.transport.poll_write(cx, &self.waiting))?;
             if written == 0 {
@@ -296,6 +313,9 @@ impl Wire {
             ended: false,
             read_max: usize::MAX,
             turn: usize::MAX,
+            listed: false,
+            blocked: false,
+            is_last: false,
         })))
     }
 
@@ -304,9 +324,25 @@ impl Wire {
         self.0.borrow_mut()
     }
 
-    /// Drives pending writes. Ready when one more chunk may be written.
+    /// Whether what waits leaves at the end of this turn: it is little, and the socket took what came
+    /// before.
+    fn sends_at_turns_end(&self, inner: &mut Inner, cx: &Context<'_>) -> bool {
+        let is_little = (1..WRITE_DIRECT_MIN).contains(&inner.waiting.len());
+        if inner.blocked || !is_little {
+            return false;
+        }
+        inner.listed = inner.listed || outbox::add(Rc::downgrade(&self.0), cx);
+        inner.listed
+    }
+
+    /// Drives pending writes; what is little leaves at the end of this turn. Ready when one more chunk may
+    /// be written.
     pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
+        inner.is_last = false;
+        if self.sends_at_turns_end(&mut inner, cx) {
+            return Poll::Ready(Ok(()));
+        }
         match inner.poll_drain(cx) {
             Poll::Pending if inner.waiting.len() < WRITE_WAITING_MAX => Poll::Ready(Ok(())),
             other => other,
@@ -323,20 +359,41 @@ impl Wire {
         self.poll_ready(cx)
     }
 
-    /// Ready when everything is written; then also gives the buffer back.
+    /// Ready when everything is written, or about to be: what is little leaves at the end of this turn,
+    /// and if the socket does not take it, whoever waits for the next request has to drive it
+    /// ([`Wire::drive`]). Also gives the buffer back.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner();
-        ready!(inner.poll_drain(cx))?;
-        inner.waiting = BytesMut::new();
-        Poll::Ready(Ok(()))
+        inner.is_last = true;
+        if self.sends_at_turns_end(&mut inner, cx) {
+            return Poll::Ready(Ok(()));
+        }
+        inner.poll_drain(cx)
     }
 
-    /// Writes what it can now. The driver of a coalescing codec calls it after each poll of it;
-    /// errors show at the codec's next write.
+    /// Writes what it can now, or what is little at the end of this turn. The driver of a coalescing codec
+    /// calls it after each poll of it; errors show at the codec's next write.
     pub(crate) fn push(&self, cx: &mut Context<'_>) {
-        let mut inner = self.inner();
-        if !inner.waiting.is_empty() && inner.poll_drain(cx).is_ready() {
-            inner.waiting = BytesMut::new();
+        let idle = {
+            let inner = self.inner();
+            inner.waiting.is_empty() && !inner.blocked
+        };
+        if !idle {
+            let _ = self.poll_flush(cx);
+        }
+    }
+
+    /// Writes what it can now, for a wire that is then let go: nothing of it waits for the turn's end.
+    pub(crate) fn push_now(&self, cx: &mut Context<'_>) {
+        // If it fails, the peer has left.
+        let _ = self.inner().poll_drain(cx);
+    }
+
+    /// Goes on with what the socket did not take. Errors show with the next read.
+    pub(crate) fn drive(&self, cx: &mut Context<'_>) {
+        let blocked = self.inner().blocked;
+        if blocked {
+            let _ = self.poll_ready(cx);
         }
     }
 
@@ -522,6 +579,7 @@ impl AsyncRead for Conn {
     ) -> Poll<io::Result<()>> {
         let mut inner = self.wire.inner();
         if !inner.waiting.is_empty()
+            && !inner.listed
             && let Poll::Ready(Err(error)) = inner.poll_drain(cx)
             && self.mode == Mode::Coalesce
         {

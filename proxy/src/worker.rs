@@ -17,6 +17,7 @@ use crate::clock;
 use crate::http::connect::{Connections, SWEEP_EVERY};
 use crate::http::h1::held::HeldHeads;
 use crate::http::mirror::UnderWay;
+use crate::io::outbox;
 use crate::listener::{Opened, accept};
 use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
@@ -127,6 +128,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listeners = JoinSet::new();
+    listeners.spawn_local(outbox::run());
     let mut published = worker.shared.world.clone();
     let mut is_published = true;
     loop {

@@ -160,6 +160,13 @@ impl Client {
         }
     }
 
+    /// Writes what it can at once, before the client is let go.
+    pub(crate) fn push(&mut self, cx: &mut Context<'_>) {
+        if let Self::H1(h1) = self {
+            h1.wire.push_now(cx);
+        }
+    }
+
     /// Ready when everything sent is out of our hands (HTTP/1) or queued (HTTP/2).
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {

@@ -253,7 +253,7 @@ async fn conclude(
     } else {
         // What came before it broke off is the client's.
         poll_fn(|cx| {
-            let _ = client.poll_ready(cx);
+            client.push(cx);
             Poll::Ready(())
         })
         .await;

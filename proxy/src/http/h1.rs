@@ -240,6 +240,7 @@ impl Reading<'_> {
         let mut until = began + self.limits.keep_alive;
         let mut leaving = false;
         poll_fn(|cx| {
+            self.wire.drive(cx);
             if let Poll::Ready(readable) = self.wire.poll_readable(cx) {
                 return Poll::Ready(readable.is_ok());
             }
