@@ -4,6 +4,7 @@
 //! (the wiring), then [`run`] (the life of the process), then [`config`] (the file).
 
 pub mod admin_client;
+pub mod allocator;
 pub mod app;
 mod certificates;
 pub mod cli;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: sealane::allocator::Mimalloc = sealane::allocator::Mimalloc;
 
 fn main() -> ExitCode {
     sealane::cli::main()
