@@ -5,7 +5,10 @@
 //! blocks. What it lends without being asked for an alignment lies on 16 bytes, which nearly all types are
 //! content with. Measured in docs/PERFORMANCE.md.
 
-#![expect(unsafe_code, reason = "an allocator is unsafe by its nature; proofs stand at each call")]
+#![expect(
+    unsafe_code,
+    reason = "an allocator is unsafe by its nature; proofs stand at each call"
+)]
 
 use std::alloc::{GlobalAlloc, Layout};
 
@@ -71,7 +74,9 @@ mod tests {
     #[test]
     fn every_block_lies_on_its_alignment_and_keeps_its_bytes_when_it_grows() {
         for align in [1, 2, 8, 16, 32, 64, 128, 4096] {
-            for size in [1, 2, 7, 8, 15, 16, 24, 40, 72, 200, 1_000, 1_500, 2_200, 70_000] {
+            for size in [
+                1, 2, 7, 8, 15, 16, 24, 40, 72, 200, 1_000, 1_500, 2_200, 70_000,
+            ] {
                 check(size, align);
             }
         }

@@ -229,8 +229,8 @@ impl Inner {
         with_scratch(|scratch| {
             let mut read = ReadBuf::new(&mut scratch[..most]);
             ready!(self.transport.poll_read(cx, &mut read))?;
-            if buf.is_empty() {
-                buf.reserve(read.filled().len() + ADDED);
+            if buf.capacity() == 0 {
+                *buf = BytesMut::with_capacity(read.filled().len() + ADDED);
             }
             buf.extend_from_slice(read.filled());
             Poll::Ready(Ok(read.filled().len()))
@@ -277,7 +277,7 @@ impl Inner {
     /// For what begins to wait: growing step by step would copy it each time.
     fn make_room(&mut self, room: usize) {
         if self.waiting.capacity() == 0 {
-            self.waiting.reserve(room);
+            self.waiting = BytesMut::with_capacity(room);
         }
     }
 

@@ -19,7 +19,20 @@ pub fn request(bytes: &[u8]) {
     let Some(length) = scanned(bytes) else {
         return;
     };
-    let Ok(read) = head::request(bytes[..length].to_vec()) else {
+    let careful = head::request(bytes[..length].to_vec());
+    let mut arrived = BytesMut::from(bytes);
+    match (head::plain_request(&mut arrived, LIMITS), &careful) {
+        (Ok(None), _) => assert_eq!(arrived, bytes),
+        (Ok(Some(plain)), Ok(careful)) => {
+            assert_eq!(arrived, &bytes[length..]);
+            assert_eq!((plain.framing, plain.form), (careful.framing, careful.form));
+            assert_eq!(plain.head.target(), careful.head.target());
+            assert_eq!(lines(&plain.head.fields), lines(&careful.head.fields));
+        }
+        (Err(plain), Err(careful)) => assert_eq!(plain, *careful),
+        (plain, careful) => panic!("{plain:?}, but {careful:?}"),
+    }
+    let Ok(read) = careful else {
         return;
     };
     assert!(!read.head.target().is_empty());
@@ -45,7 +58,20 @@ pub fn answer(bytes: &[u8]) {
     let Some(length) = scanned(bytes) else {
         return;
     };
-    let Ok(read) = head::answer(bytes[..length].to_vec(), to_head) else {
+    let careful = head::answer(bytes[..length].to_vec(), to_head);
+    let mut arrived = BytesMut::from(bytes);
+    match (head::plain_answer(&mut arrived, LIMITS, to_head), &careful) {
+        (Ok(None), _) => assert_eq!(arrived, bytes),
+        (Ok(Some(plain)), Ok(careful)) => {
+            assert_eq!(arrived, &bytes[length..]);
+            assert_eq!((plain.framing, plain.keep), (careful.framing, careful.keep));
+            assert_eq!(plain.head.status, careful.head.status);
+            assert_eq!(lines(&plain.head.fields), lines(&careful.head.fields));
+        }
+        (Err(plain), Err(careful)) => assert_eq!(plain, *careful),
+        (plain, careful) => panic!("{plain:?}, but {careful:?}"),
+    }
+    let Ok(read) = careful else {
         return;
     };
     if to_head {

@@ -7,7 +7,7 @@
 use bytes::{Buf as _, BytesMut};
 use http::{Method, StatusCode, Version};
 
-use crate::http::fields::{ADDED, Fields, Known, Place};
+use crate::http::fields::{ADDED, Fields, Known, Lines, Place};
 use crate::http::message::{AnswerHead, RequestHead};
 use crate::http::refuse::Refusal;
 
@@ -73,6 +73,11 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
+    /// Whether it has looked at anything.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.at > 0
+    }
+
     /// `bytes`: all that arrived so far; must begin with what was handed in before. The length of
     /// the head with its empty line, once it is there.
     ///
@@ -138,20 +143,35 @@ pub(crate) fn take(arrived: &mut BytesMut, length: usize) -> Vec<u8> {
 /// What is wrong with it, and the text, which is of no further use.
 pub(crate) fn request(text: Vec<u8>) -> Result<Request, Refusal> {
     let (line, fields_at) = first_line(&text)?;
-    let RequestLine {
-        method,
-        target,
-        version,
-        form,
-    } = request_line(&text[line])?;
-    let fields = fields(text, fields_at)?;
-    let framing = request_framing(&fields, version == Version::HTTP_11)?;
-    let head = RequestHead::new(method, version, fields, target);
+    let line = request_line(&text[line])?;
+    request_of(line, fields(text, fields_at)?)
+}
+
+fn request_of(line: RequestLine, fields: Fields) -> Result<Request, Refusal> {
+    let framing = request_framing(&fields, line.version == Version::HTTP_11)?;
+    let head = RequestHead::new(line.method, line.version, fields, line.target);
     Ok(Request {
         head,
         framing,
-        form,
+        form: line.form,
     })
+}
+
+/// The head that `arrived` begins with, taken out of it, where it is whole and each line of it as lines nearly
+/// always are. `None`: nothing was taken; [`Scanner`] and [`request`] tell what is the matter, if anything is.
+///
+/// # Errors
+/// As [`request`].
+pub(crate) fn plain_request(
+    arrived: &mut BytesMut,
+    limits: HeadLimits,
+) -> Result<Option<Request>, Refusal> {
+    let read = first_line(arrived).ok().and_then(|(line, fields_at)| {
+        let line = request_line(&arrived[line]).ok()?;
+        Some((line, plain_fields(arrived, fields_at, limits)?))
+    });
+    read.map(|(line, fields)| request_of(line, fields))
+        .transpose()
 }
 
 /// As [`request`], of an endpoint's answer. `to_head`: it answers a `HEAD`.
@@ -164,8 +184,33 @@ pub(crate) fn answer(text: Vec<u8>, to_head: bool) -> Result<Answer, &'static st
         _ => "head",
     };
     let (line, fields_at) = first_line(&text).map_err(words)?;
-    let (status, newest) = status_line(&text[line])?;
+    let line = status_line(&text[line])?;
     let fields = fields(text, fields_at).map_err(words)?;
+    answer_of(line, fields, to_head)
+}
+
+/// As [`plain_request`], of an endpoint's answer. `to_head`: it answers a `HEAD`.
+///
+/// # Errors
+/// As [`answer`].
+pub(crate) fn plain_answer(
+    arrived: &mut BytesMut,
+    limits: HeadLimits,
+    to_head: bool,
+) -> Result<Option<Answer>, &'static str> {
+    let read = first_line(arrived).ok().and_then(|(line, fields_at)| {
+        let line = status_line(&arrived[line]).ok()?;
+        Some((line, plain_fields(arrived, fields_at, limits)?))
+    });
+    read.map(|(line, fields)| answer_of(line, fields, to_head))
+        .transpose()
+}
+
+fn answer_of(
+    (status, newest): (StatusCode, bool),
+    fields: Fields,
+    to_head: bool,
+) -> Result<Answer, &'static str> {
     let mut head = AnswerHead { status, fields };
     let framing = answer_framing(&mut head, newest, to_head)?;
     let keep = newest && framing != AnswerFraming::UntilClose && !names_close(&head.fields);
@@ -263,13 +308,25 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, bool), &'static str> {
     Ok((status, newest))
 }
 
+/// The lines from `at` on, and all before them, taken out of `arrived`.
+fn plain_fields(arrived: &mut BytesMut, mut at: usize, limits: HeadLimits) -> Option<Fields> {
+    let mut lines = Lines::new();
+    while let Some(place) = plain_line(arrived, at) {
+        lines.add(arrived, place);
+        at = place.end;
+    }
+    let end = at + 2;
+    let whole = arrived.get(at..end) == Some(b"\r\n");
+    let fits = end <= limits.bytes && lines.len() <= limits.fields;
+    (whole && fits).then(|| Fields::of_lines(take(arrived, end), lines))
+}
+
 /// The lines from `at` on, up to the empty one.
 pub(crate) fn fields(text: Vec<u8>, mut at: usize) -> Result<Fields, Refusal> {
-    let mut fields = Fields::over(text);
+    let mut lines = Lines::new();
     loop {
-        let text = fields.text();
-        if let Some(place) = plain_line(text, at) {
-            fields.add_place(place);
+        if let Some(place) = plain_line(&text, at) {
+            lines.add(&text, place);
             at = place.end;
             continue;
         }
@@ -281,10 +338,10 @@ pub(crate) fn fields(text: Vec<u8>, mut at: usize) -> Result<Fields, Refusal> {
             return Err(Refusal::Malformed("bare LF"));
         }
         if length == 1 {
-            return Ok(fields);
+            return Ok(Fields::of_lines(text, lines));
         }
-        let place = field_line(text, at, end)?;
-        fields.add_place(place);
+        let place = field_line(&text, at, end)?;
+        lines.add(&text, place);
         at = end;
     }
 }

@@ -24,6 +24,7 @@ use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
 use super::rules::websocket;
 use crate::h1::chunked::{Decoded, Decoder};
+use crate::h1::head::length;
 use crate::h1::head::{Framing, names_close};
 use crate::io::{Gone, Mode, Wire};
 
@@ -633,9 +634,10 @@ pub(crate) fn compose_refusal(refusal: &Refusal) -> BytesMut {
 
 /// The one length that the head gives, if it gives one.
 pub(crate) fn content_length(fields: &Fields) -> Option<u64> {
-    let value = fields.get_str(Known::ContentLength)?;
-    // Pingora and h2 let equal ones in a list pass.
-    value.split(',').next()?.trim().parse().ok()
+    let value = fields.get(Known::ContentLength)?;
+    // Pingora lets equal ones in a list pass.
+    let first = value.split(|byte| *byte == b',').next()?;
+    length(first.trim_ascii()).ok()
 }
 
 /// The lane of HTTP/2: one stream.

@@ -115,10 +115,11 @@ impl RequestContext {
     }
 
     pub(crate) fn settle(&self) {
-        let (host, path) = if access_log::is_on() {
-            (self.head.host(), self.head.path())
+        let (host, path, request_id) = if access_log::is_on() {
+            let head = &self.head;
+            (head.host(), head.path(), self.request_id.as_str())
         } else {
-            ("", "")
+            ("", "", "")
         };
         settle_request(&RequestOutcome {
             client: self.place.address,
@@ -133,7 +134,7 @@ impl RequestContext {
             attempts: self.attempts,
             hedge: self.hedge.get(),
             took: clock::now().duration_since(self.started),
-            request_id: self.request_id.as_str(),
+            request_id,
             refusal: self.refusal,
             cut_short: self.cut_short,
             shared: self.shared,

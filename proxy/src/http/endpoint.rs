@@ -22,7 +22,7 @@ use super::fields::{Known, is_name};
 use super::message::{AnswerHead, RequestHead};
 use super::refuse::Refusal;
 use crate::h1::chunked::{Decoded, Decoder};
-use crate::h1::head::{self, AnswerFraming, HeadLimits, Scanner};
+use crate::h1::head::{self, Answer, AnswerFraming, HeadLimits, Scanner};
 use crate::io::Wire;
 
 pub(crate) enum Endpoint {
@@ -371,12 +371,7 @@ impl H1Endpoint {
             // It may have answered before it closed: that is read first.
             tracing::trace!("the endpoint takes no more");
         }
-        let length = ready!(self.poll_whole_head(cx))?;
-        let text = head::take(&mut self.arrived, length);
-        self.head_bytes += length;
-        self.scanner = Scanner::default();
-        let unlawful = |what: &str| Failure::Protocol(what.to_owned());
-        let answer = head::answer(text, self.to_head).map_err(unlawful)?;
+        let answer = ready!(self.poll_answer(cx))?;
         if answer.head.is_interim() {
             return Poll::Ready(Ok((answer.head, false)));
         }
@@ -393,29 +388,42 @@ impl H1Endpoint {
         Poll::Ready(Ok((answer.head, end)))
     }
 
-    /// The length of the head that `arrived` begins with.
-    fn poll_whole_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Failure>> {
-        let limits = HeadLimits {
-            bytes: ANSWER_HEAD_MAX.saturating_sub(self.head_bytes),
-            fields: ANSWER_FIELDS_MAX,
-        };
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
         loop {
-            match self.scanner.scan(&self.arrived, limits) {
-                Ok(Some(length)) => return Poll::Ready(Ok(length)),
-                Ok(None) => {}
-                Err(refusal) => {
-                    let what = match refusal {
-                        Refusal::Malformed(what) => what,
-                        _ => "head too large",
-                    };
-                    return Poll::Ready(Err(Failure::Protocol(what.to_owned())));
-                }
+            let taken = self.take_answer();
+            let unlawful = |what: &str| Failure::Protocol(what.to_owned());
+            if let Some(answer) = taken.map_err(unlawful)? {
+                self.scanner = Scanner::default();
+                return Poll::Ready(Ok(answer));
             }
             match ready!(self.wire.poll_fill(cx, &mut self.arrived, HEAD_READ)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Failure::Closed)),
                 Ok(_) => {}
             }
         }
+    }
+
+    /// The head that `arrived` begins with, once it is whole.
+    fn take_answer(&mut self) -> Result<Option<Answer>, &'static str> {
+        let limits = HeadLimits {
+            bytes: ANSWER_HEAD_MAX.saturating_sub(self.head_bytes),
+            fields: ANSWER_FIELDS_MAX,
+        };
+        let before = self.arrived.len();
+        if !self.scanner.has_begun()
+            && let Some(answer) = head::plain_answer(&mut self.arrived, limits, self.to_head)?
+        {
+            self.head_bytes += before - self.arrived.len();
+            return Ok(Some(answer));
+        }
+        let length = match self.scanner.scan(&self.arrived, limits) {
+            Ok(Some(length)) => length,
+            Ok(None) => return Ok(None),
+            Err(Refusal::Malformed(what)) => return Err(what),
+            Err(_) => return Err("head too large"),
+        };
+        self.head_bytes += length;
+        head::answer(head::take(&mut self.arrived, length), self.to_head).map(Some)
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {

@@ -78,7 +78,9 @@ known! {
     Server = "server",
 }
 
-const _: () = assert!(NAMES.len() < 64, "the presence of each is one bit of a u64");
+const _: () = assert!(NAMES.len() < 63, "the presence of each is one bit of a u64");
+/// The last bit: a name that begins with an `x` and is no known one.
+const OTHER_X: u64 = 1 << 63;
 
 /// Slots of a perfect hash of [`NAMES`]: 0 is empty, else the index and one. Built, and shown to be
 /// free of collisions, while compiling.
@@ -102,6 +104,37 @@ const fn slot_of(name: &[u8]) -> usize {
     (length + 2 * first + 35 * last + middle) & 255
 }
 
+/// `lower`: in lower case. Eight letters at a time: names are asked for by every head.
+fn is_in_any_case(name: &[u8], lower: &[u8]) -> bool {
+    if name.len() != lower.len() {
+        return false;
+    }
+    let (names, name_rest) = name.as_chunks::<8>();
+    let (lowers, lower_rest) = lower.as_chunks::<8>();
+    let mut differ = 0;
+    for (name, lower) in names.iter().zip(lowers) {
+        differ |= lower_case(u64::from_le_bytes(*name)) ^ u64::from_le_bytes(*lower);
+    }
+    // The last eight once more, where there are as many.
+    match (name.last_chunk::<8>(), lower.last_chunk::<8>()) {
+        (Some(name), Some(lower)) => {
+            differ |= lower_case(u64::from_le_bytes(*name)) ^ u64::from_le_bytes(*lower);
+            differ == 0
+        }
+        _ => name_rest.eq_ignore_ascii_case(lower_rest),
+    }
+}
+
+/// Each of eight bytes in lower case, where it is a letter of ASCII (Warren, Hacker's Delight, §6-1).
+const fn lower_case(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low = word & (ONES * 0x7f);
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let beyond_z = low + ONES * (0x7f - b'Z' as u64);
+    let capital = (from_a ^ beyond_z) & !word & (ONES * 0x80);
+    word | (capital >> 2)
+}
+
 impl Known {
     /// In any case.
     pub(crate) fn of(name: &[u8]) -> Self {
@@ -110,7 +143,7 @@ impl Known {
         }
         let found = usize::from(SLOTS[slot_of(name)]);
         match found.checked_sub(1) {
-            Some(at) if NAMES[at].as_bytes().eq_ignore_ascii_case(name) => WORDS[at],
+            Some(at) if is_in_any_case(name, NAMES[at].as_bytes()) => WORDS[at],
             _ => Self::Other,
         }
     }
@@ -120,8 +153,20 @@ impl Known {
         NAMES.get(self as usize).copied().unwrap_or_default()
     }
 
+    /// None for `Other`.
     const fn bit(self) -> u64 {
-        1 << self as u8
+        match self {
+            Self::Other => 0,
+            known => 1 << known as u8,
+        }
+    }
+}
+
+/// What a line of this name sets in [`Fields::present`].
+fn presence(known: Known, name: &[u8]) -> u64 {
+    match (known, name.first()) {
+        (Known::Other, Some(b'x' | b'X')) => OTHER_X,
+        _ => known.bit(),
     }
 }
 
@@ -138,6 +183,10 @@ impl KnownSet {
             at += 1;
         }
         Self(bits)
+    }
+
+    pub(crate) const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 
     /// `Other` is in no set.
@@ -207,6 +256,49 @@ pub(crate) struct Place {
     pub(crate) end: usize,
 }
 
+impl Line {
+    fn at(text: &[u8], place: Place) -> Self {
+        Self {
+            start: offset(place.start),
+            end: offset(place.end),
+            value: offset(place.value),
+            value_end: offset(place.value_end),
+            name_length: (place.name_end - place.start) as u16,
+            known: Known::of(&text[place.start..place.name_end]),
+            as_written: place.value == place.name_end + 2
+                && text[place.name_end + 1] == b' '
+                && place.end == place.value_end + 2,
+        }
+    }
+}
+
+/// The lines that a parser found in a buffer that it does not own.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    lines: Vec<Line>,
+    present: u64,
+}
+
+impl Lines {
+    pub(crate) fn new() -> Self {
+        Self {
+            lines: Vec::with_capacity(LINES),
+            present: 0,
+        }
+    }
+
+    /// `place` lies within `text`.
+    pub(crate) fn add(&mut self, text: &[u8], place: Place) {
+        let line = Line::at(text, place);
+        self.present |= presence(line.known, &text[place.start..]);
+        self.lines.push(line);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len()
+    }
+}
+
 /// See the module. Bounded by whoever fills it: a parser's limits, or our own few additions.
 #[derive(Clone, Default)]
 pub(crate) struct Fields {
@@ -229,12 +321,21 @@ impl Fields {
         }
     }
 
-    /// Over a buffer whose lines [`Fields::add_place`] then names.
+    /// Behind what a head keeps in the buffer besides lines.
     pub(crate) fn over(text: Vec<u8>) -> Self {
         Self {
             text,
             lines: Vec::with_capacity(LINES),
             present: 0,
+        }
+    }
+
+    /// Over a buffer that begins as the one did in which [`Lines`] were found.
+    pub(crate) fn of_lines(text: Vec<u8>, found: Lines) -> Self {
+        Self {
+            text,
+            lines: found.lines,
+            present: found.present,
         }
     }
 
@@ -248,31 +349,6 @@ impl Fields {
             text,
             lines,
             present: self.present,
-        }
-    }
-
-    /// Takes a line of the buffer that [`Fields::over`] was given. `place` lies within it.
-    pub(crate) fn add_place(&mut self, place: Place) -> Known {
-        let known = Known::of(&self.text[place.start..place.name_end]);
-        let as_written = place.value == place.name_end + 2
-            && self.text[place.name_end + 1] == b' '
-            && place.end == place.value_end + 2;
-        self.note(known);
-        self.lines.push(Line {
-            start: offset(place.start),
-            end: offset(place.end),
-            value: offset(place.value),
-            value_end: offset(place.value_end),
-            name_length: (place.name_end - place.start) as u16,
-            known,
-            as_written,
-        });
-        known
-    }
-
-    fn note(&mut self, known: Known) {
-        if known != Known::Other {
-            self.present |= known.bit();
         }
     }
 
@@ -326,6 +402,11 @@ impl Fields {
         self.present & names.0 != 0
     }
 
+    /// Whether a name that is not known may begin with an `x`.
+    pub(crate) const fn may_have_other_x(&self) -> bool {
+        self.present & OTHER_X != 0
+    }
+
     /// The first line of this name.
     pub(crate) fn get<'n>(&self, name: impl Into<Name<'n>>) -> Option<&[u8]> {
         let name = name.into();
@@ -371,11 +452,6 @@ impl Fields {
     /// As [`Fields::append`], of a value in pieces.
     pub(crate) fn append_parts<'n>(&mut self, name: impl Into<Name<'n>>, value: &[&[u8]]) {
         let name = name.into();
-        if value.iter().any(|part| breaks_lines(part)) {
-            return;
-        }
-        let of_value: usize = value.iter().map(|part| part.len()).sum();
-        self.text.reserve(name.text.len() + of_value + 4);
         let start = self.text.len();
         self.text.extend_from_slice(name.text);
         self.text.extend_from_slice(b": ");
@@ -384,8 +460,12 @@ impl Fields {
             self.text.extend_from_slice(part);
         }
         let to = self.text.len();
+        if breaks_lines(&self.text[from..]) {
+            self.text.truncate(start);
+            return;
+        }
         self.text.extend_from_slice(b"\r\n");
-        self.note(name.known);
+        self.present |= presence(name.known, name.text);
         self.lines.push(Line {
             start: offset(start),
             end: offset(self.text.len()),
@@ -395,6 +475,20 @@ impl Fields {
             known: name.known,
             as_written: true,
         });
+    }
+
+    /// Adds all lines of another head, in order.
+    pub(crate) fn append_all(&mut self, other: &Self) {
+        let by = offset(self.text.len());
+        self.text.extend_from_slice(&other.text);
+        self.lines.extend(other.lines.iter().map(|line| Line {
+            start: line.start + by,
+            end: line.end + by,
+            value: line.value + by,
+            value_end: line.value_end + by,
+            ..*line
+        }));
+        self.present |= other.present;
     }
 
     /// Replaces all lines of this name by one.
@@ -434,9 +528,10 @@ impl Fields {
         } = self;
         *present = 0;
         lines.retain(|line| {
-            let kept = keep(line.known, name_in(text, line));
-            if kept && line.known != Known::Other {
-                *present |= line.known.bit();
+            let name = name_in(text, line);
+            let kept = keep(line.known, name);
+            if kept {
+                *present |= presence(line.known, name);
             }
             kept
         });
@@ -601,6 +696,36 @@ mod tests {
             assert_eq!(Known::of(format!("{name}x").as_bytes()), Known::Other);
         }
         assert_eq!(Known::of(b""), Known::Other);
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_compared_as_ascii_has_it(name in prop::collection::vec(any::<u8>(), 0..24), at in 0..24_usize) {
+            let lower = name.to_ascii_lowercase();
+            prop_assert!(is_in_any_case(&name, &lower));
+            let mut other = lower;
+            if let Some(byte) = other.get_mut(at).filter(|byte| !byte.is_ascii_lowercase()) {
+                *byte ^= 0x20;
+                prop_assert!(!is_in_any_case(&name, &other.to_ascii_lowercase()));
+            }
+        }
+    }
+
+    #[test]
+    fn all_lines_of_another_head_stand_behind() {
+        let mut fields = Fields::new();
+        fields.append("x-first", b"1");
+        let mut other = Fields::over(b"/path ".to_vec());
+        other.append(Known::Via, b"1.1 a");
+        other.append("x-last", b"2");
+
+        fields.append_all(&other);
+        fields.append(Known::Host, b"x");
+
+        let all = "x-first: 1\r\nvia: 1.1 a\r\nx-last: 2\r\nhost: x\r\n";
+        assert_eq!(written(&fields), all);
+        assert_eq!(fields.get(Known::Via), Some(&b"1.1 a"[..]));
+        assert_eq!(fields.get("x-last"), Some(&b"2"[..]));
     }
 
     #[test]

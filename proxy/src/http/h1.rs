@@ -76,8 +76,8 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
         };
         first = false;
         match reading.head(&mut arrived, &mut alarm).await {
-            Read::Head(head) => {
-                let exchange = one_request(wire, inbound, &mut arrived, head, &mut alarm);
+            Read::Head(read) => {
+                let exchange = one_request(wire, inbound, &mut arrived, read, &mut alarm);
                 match Box::pin(exchange).await {
                     After::Next => {}
                     After::Close => {
@@ -117,10 +117,10 @@ async fn one_request(
     wire: &Wire,
     inbound: &Inbound,
     arrived: &mut BytesMut,
-    length: usize,
+    read: head::Request,
     alarm: &mut Alarm,
 ) -> After {
-    let began = match begin(wire, arrived, length).await {
+    let began = match begin(wire, arrived, read).await {
         Ok(began) => began,
         Err(refusal) => {
             Box::pin(refuse(wire, &refusal)).await;
@@ -148,10 +148,9 @@ struct Began {
     admitted: Result<(), Refusal>,
 }
 
-/// Reads the head that `arrived` begins with, and chooses who reads the body: HTTP/1.1 requests in
-/// origin form are the strict codec's, older and rarer ones Pingora's (but for chunks).
-async fn begin(wire: &Wire, arrived: &mut BytesMut, length: usize) -> Result<Began, Refusal> {
-    let read = head::request(head::take(arrived, length))?;
+/// Chooses who reads the body: of HTTP/1.1 requests in origin form the strict codec, of older and rarer
+/// ones Pingora's (but for chunks). `arrived`: what stands behind the head.
+async fn begin(wire: &Wire, arrived: &mut BytesMut, read: head::Request) -> Result<Began, Refusal> {
     let (framing, is_newest) = (read.framing, read.head.version == Version::HTTP_11);
     if read.form == Form::Origin && is_newest {
         let admitted = admit::check(&read.head);
@@ -199,8 +198,7 @@ async fn linger(wire: &Wire) {
 }
 
 enum Read {
-    /// Of so many bytes.
-    Head(usize),
+    Head(head::Request),
     Refused(Refusal),
     Http2,
     /// The client left, idled too long, or we drain.
@@ -274,8 +272,8 @@ impl Reading<'_> {
         if first == Some(&b'\r') || (self.may_be_http2 && first == Some(&b'P')) {
             return None;
         }
-        match Scanner::default().scan(arrived, self.head_limits()) {
-            Ok(Some(length)) => Some(Read::Head(length)),
+        match head::plain_request(arrived, self.head_limits()) {
+            Ok(Some(read)) => Some(Read::Head(read)),
             Ok(None) => None,
             Err(refusal) => Some(Read::Refused(refusal)),
         }
@@ -309,7 +307,10 @@ impl Reading<'_> {
             if !undecided && !perhaps_http2 {
                 started = true;
                 match scanner.scan(arrived, limits) {
-                    Ok(Some(length)) => return Read::Head(length),
+                    Ok(Some(length)) => {
+                        let read = head::request(head::take(arrived, length));
+                        return read.map_or_else(Read::Refused, Read::Head);
+                    }
                     Ok(None) => {}
                     Err(refusal) => return Read::Refused(refusal),
                 }

@@ -5,6 +5,7 @@
 //! Frames no body: `Content-Length` passes as it is and `Transfer-Encoding` never passes, as each
 //! side frames its own. Trace context (W3C `traceparent`, `tracestate`) is left as it came.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use http::Version;
@@ -22,7 +23,39 @@ pub(crate) struct PeerText {
     plain: Box<str>,
     /// As in `Forwarded`: `for=…`.
     forwarded: Box<str>,
+    told: RefCell<Option<Told>>,
 }
+
+/// What endpoints were last told of a peer's requests: most ask for one host, over and over.
+#[derive(Clone, Debug)]
+struct Told {
+    host: Box<[u8]>,
+    scheme: Box<str>,
+    received: Version,
+    lines: Fields,
+}
+
+impl Told {
+    fn about(host: &[u8], forwarding: &Forwarding<'_>) -> Self {
+        let mut lines = Fields::new();
+        add_origin(&mut lines, host, forwarding);
+        Self {
+            host: host.into(),
+            scheme: forwarding.scheme.into(),
+            received: forwarding.received,
+            lines: lines.clone(), // without the room that it grew by
+        }
+    }
+
+    fn is_for(&self, host: &[u8], forwarding: &Forwarding<'_>) -> bool {
+        *self.host == *host
+            && *self.scheme == *forwarding.scheme
+            && self.received == forwarding.received
+    }
+}
+
+/// Bytes of the longest host for which it is kept: it is kept as long as the connection.
+const TOLD_HOST_MAX: usize = 255;
 
 impl PeerText {
     pub(crate) fn new(peer: IpAddr) -> Self {
@@ -35,6 +68,7 @@ impl PeerText {
             address,
             plain: address.to_string().into(),
             forwarded: forwarded.into(),
+            told: RefCell::default(),
         }
     }
 }
@@ -80,7 +114,6 @@ pub(crate) fn toward_endpoint(fields: &mut Fields, forwarding: &Forwarding<'_>) 
         fields.append(Known::Te, b"trailers");
     }
     tell_origin(fields, forwarding);
-    fields.append(Known::Via, via(forwarding.received));
     fields.insert(Known::XRequestId, forwarding.request_id.as_bytes());
     if let Some(identity) = forwarding.identity {
         fields.append(Known::XSealaneClientIdentity, identity.as_bytes());
@@ -254,6 +287,10 @@ pub(crate) fn wants_upgrade(fields: &Fields) -> bool {
 /// are known to even if it does not (RFC 9110 §7.6.1). `forget_origin`: also everything by which an
 /// endpoint could mistake the client for another one.
 fn end_here(fields: &mut Fields, upgrade: bool, forget_origin: bool) {
+    // As nearly always.
+    if !fields.contains_any(HOP_BY_HOP.with(ORIGIN)) && !fields.may_have_other_x() {
+        return;
+    }
     let kept = fields.get(Known::Upgrade).filter(|_| upgrade);
     let kept: Option<SmallVec<[u8; 32]>> = kept.map(SmallVec::from_slice);
     let named = named_by_connection(fields);
@@ -375,10 +412,27 @@ const ORIGIN: KnownSet = KnownSet::new(&[
     Known::XSealaneClientIdentity,
 ]);
 
-/// Adds the peer to what is believed of the hops before it.
+/// Adds the peer to what is believed of the hops before it, and ourselves to both.
 fn tell_origin(fields: &mut Fields, forwarding: &Forwarding<'_>) {
     let host = fields.get(Known::Host).unwrap_or_default();
-    let host: SmallVec<[u8; 64]> = SmallVec::from_slice(host);
+    if fields.contains_any(ORIGIN) || host.len() > TOLD_HOST_MAX {
+        let host: SmallVec<[u8; 64]> = SmallVec::from_slice(host);
+        return add_origin(fields, &host, forwarding);
+    }
+    let mut told = forwarding.peer.told.borrow_mut();
+    if !told
+        .as_ref()
+        .is_some_and(|told| told.is_for(host, forwarding))
+    {
+        *told = Some(Told::about(host, forwarding));
+    }
+    if let Some(told) = &*told {
+        fields.append_all(&told.lines);
+    }
+}
+
+/// `host`: the request's; empty if it has none.
+fn add_origin(fields: &mut Fields, host: &[u8], forwarding: &Forwarding<'_>) {
     let peer = forwarding.peer;
     extend_list(fields, Known::XForwardedFor, &[peer.plain.as_bytes()]);
     if !fields.contains(Known::XForwardedProto) {
@@ -388,14 +442,16 @@ fn tell_origin(fields: &mut Fields, forwarding: &Forwarding<'_>) {
     let scheme = forwarding.scheme.as_bytes();
     // HTTP/1.0 needs no host (RFC 9112 §3.2).
     if host.is_empty() {
-        return extend_list(fields, Known::Forwarded, &[forwarded, b";proto=", scheme]);
+        extend_list(fields, Known::Forwarded, &[forwarded, b";proto=", scheme]);
+    } else {
+        if !fields.contains(Known::XForwardedHost) {
+            fields.append(Known::XForwardedHost, host);
+        }
+        let quoted = quoted(host);
+        let parts = [forwarded, b";host=", &quoted, b";proto=", scheme];
+        extend_list(fields, Known::Forwarded, &parts);
     }
-    if !fields.contains(Known::XForwardedHost) {
-        fields.append(Known::XForwardedHost, &host);
-    }
-    let quoted = quoted(&host);
-    let parts = [forwarded, b";host=", &quoted, b";proto=", scheme];
-    extend_list(fields, Known::Forwarded, &parts);
+    fields.append(Known::Via, via(forwarding.received));
 }
 
 /// Makes one line of all that are there, with `last` behind them.

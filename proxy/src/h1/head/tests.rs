@@ -8,7 +8,18 @@ const LIMITS: HeadLimits = HeadLimits {
 };
 
 fn scan(bytes: &[u8]) -> Result<Option<(usize, Framing)>, Refusal> {
-    read(Scanner::default().scan(bytes, LIMITS)?, bytes)
+    let length = Scanner::default().scan(bytes, LIMITS);
+    let careful = length.and_then(|length| read(length, bytes));
+    let mut arrived = BytesMut::from(bytes);
+    match plain_request(&mut arrived, LIMITS) {
+        Ok(None) => assert_eq!(arrived, bytes),
+        Ok(Some(plain)) => {
+            let length = bytes.len() - arrived.len();
+            assert_eq!(Ok(Some((length, plain.framing))), careful);
+        }
+        Err(refusal) => assert_eq!(careful, Err(refusal)),
+    }
+    careful
 }
 
 fn in_pieces(bytes: &[u8]) -> Result<Option<(usize, Framing)>, Refusal> {

@@ -29,11 +29,9 @@ fn ip(text: &str) -> IpAddr {
 
 static ID: LazyLock<RequestId> =
     LazyLock::new(|| request_id(&map(&[("x-request-id", "id-1")]), true, 0));
-static STRANGER: LazyLock<PeerText> = LazyLock::new(|| PeerText::new(ip(PEER)));
-
 fn stranger() -> Forwarding<'static> {
     Forwarding {
-        peer: &STRANGER,
+        peer: Box::leak(Box::new(PeerText::new(ip(PEER)))),
         trusted_peer: false,
         scheme: "https",
         request_id: &ID,
@@ -58,6 +56,36 @@ fn onward(given: &[(&str, &str)], forwarding: &Forwarding<'_>) -> Fields {
     }
     toward_endpoint(&mut headers, forwarding);
     headers
+}
+
+#[test]
+fn what_endpoints_are_told_of_one_request_is_not_what_they_were_told_of_another() {
+    let one = stranger();
+    let long = "x".repeat(300);
+    for (host, scheme, received) in [
+        ("a.test", "https", Version::HTTP_11),
+        ("a.test", "https", Version::HTTP_11),
+        ("b.test", "https", Version::HTTP_11),
+        ("b.test", "http", Version::HTTP_11),
+        ("b.test", "http", Version::HTTP_2),
+        (&*long, "http", Version::HTTP_2),
+        ("b.test", "http", Version::HTTP_2),
+        ("", "http", Version::HTTP_10),
+    ] {
+        let known = Forwarding {
+            scheme,
+            received,
+            ..one
+        };
+        let fresh = Forwarding {
+            peer: stranger().peer,
+            ..known
+        };
+        let given = [("host", host), ("accept", "*/*")];
+        let (known, fresh) = (onward(&given, &known), onward(&given, &fresh));
+        assert!(known.iter().eq(fresh.iter()), "{host}, {known:?}");
+        assert_eq!(known.get_str(Known::XForwardedProto), Some(scheme));
+    }
 }
 
 #[test]
