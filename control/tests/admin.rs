@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sealane_control::admin::{self, BindError, Deps, Explain, ExplainError, Readiness};
+use sealane_control::admin::{self, BindError, Canary, Deps, Explain, ExplainError, Readiness};
 use sealane_control::config::{AdminConfig, AdminToken, Config, Probe, ProbeKind, Role};
 use sealane_control::{ControlHandle, build};
 use sealane_model::{
@@ -288,6 +288,25 @@ impl Explain for Oracle {
         assert_ne!(url, "panic", "a fault of the explainer");
         self.decide(url, client)
     }
+
+    fn canaries(&self) -> Vec<Canary> {
+        let canary = |pool: &str, aborted| Canary {
+            route: "all".to_owned(),
+            pool: pool.to_owned(),
+            share: 0.05,
+            aborted,
+        };
+        let grounds = ("errors: 9 of 20".to_owned(), Duration::from_secs(7));
+        vec![canary("good", None), canary("bad", Some(grounds))]
+    }
+
+    fn reset_canary(&self, route: &str, pool: &str) -> Result<bool, ExplainError> {
+        match (route, pool) {
+            ("all", "bad") => Ok(true),
+            ("all", "good") => Ok(false),
+            _ => Err(ExplainError::not_found("no such canary")),
+        }
+    }
 }
 
 #[tokio::test]
@@ -389,6 +408,38 @@ async fn a_change_needs_an_operators_token() {
     assert_eq!(running.world.load().topology.regions().count(), 2);
     assert!(running.handle.overview().overrides.is_empty());
     assert_eq!(post("Bearer s3cret").await.status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn canaries_are_shown_and_an_operator_may_reset_one() {
+    let running = Running::start(Setup::default()).await;
+
+    let shown = running.get("/v1/canaries").await.json();
+    let (good, bad) = (&shown["canaries"][0], &shown["canaries"][1]);
+    assert_eq!(
+        (&good["share"], &good["aborted"]),
+        (&json!(0.05), &json!(null))
+    );
+    assert_eq!(
+        (&bad["share"], &bad["configured_share"]),
+        (&json!(0.0), &json!(0.05))
+    );
+    assert_eq!(bad["aborted"], "errors: 9 of 20");
+    assert_eq!(bad["aborted_seconds_ago"], 7);
+
+    let reset = async |body: &str| running.post("/v1/canaries/reset", body).await;
+    let done = reset(r#"{"route": "all", "pool": "bad"}"#).await;
+    assert_eq!((done.status, &done.json()["result"]), (200, &json!("done")));
+    let already = reset(r#"{"route": "all", "pool": "good"}"#).await;
+    assert_eq!(already.json()["result"], "already");
+    assert_eq!(reset(r#"{"route": "all", "pool": "x"}"#).await.status, 404);
+    assert_eq!(reset(r#"{"route": "all"}"#).await.status, 422);
+    assert_eq!(reset("{").await.status, 400);
+    let look = [("authorization", "Bearer look")];
+    let body = r#"{"route": "all", "pool": "bad"}"#;
+    let denied = running.ask("POST /v1/canaries/reset", &look, body).await;
+    assert_eq!(denied.status, 403);
     running.stop().await;
 }
 

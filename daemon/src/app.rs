@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sealane_control::admin::{self, Explain, ExplainError, Readiness};
+use sealane_control::admin::{self, Canary, Explain, ExplainError, Readiness};
 use sealane_control::config::AdminConfig;
 use sealane_control::state::Remembered;
 use sealane_control::{Control, ControlHandle};
@@ -524,6 +524,27 @@ impl Explain for Explainer {
         let (proxy, _) = self.rooms()?;
         proxy
             .explain(url, client)
+            .map_err(|error| ExplainError::not_found(error.to_string()))
+    }
+
+    fn canaries(&self) -> Vec<Canary> {
+        let Ok((proxy, _)) = self.rooms() else {
+            return Vec::new();
+        };
+        let canaries = proxy.canaries().into_iter();
+        let shown = canaries.map(|canary| Canary {
+            route: canary.route.to_string(),
+            pool: canary.pool.to_string(),
+            share: canary.share.get(),
+            aborted: canary.aborted,
+        });
+        shown.collect()
+    }
+
+    fn reset_canary(&self, route: &str, pool: &str) -> Result<bool, ExplainError> {
+        let (proxy, _) = self.rooms()?;
+        proxy
+            .reset_canary(route, pool)
             .map_err(|error| ExplainError::not_found(error.to_string()))
     }
 }

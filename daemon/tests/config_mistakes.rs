@@ -1712,3 +1712,65 @@ fn what_defaults_say_of_balance_holds_where_a_pool_says_nothing() {
     assert_eq!(to.balance.ejection.unwrap().consecutive_errors, 9);
     assert_eq!(&*to.balance.local.as_ref().unwrap().az, "b");
 }
+
+#[test]
+fn a_split_is_checked_as_a_whole() {
+    let with = |split: &str| {
+        let route = format!("routes: [{{ pool: api, split: {split} }}]\n");
+        let canaries = "  canary: { regions: { us-east-1: { endpoints: [{ address: \"10.0.0.8:80\" }] } } }\n  \
+             other: { regions: { us-east-1: { endpoints: [{ address: \"10.0.0.9:80\" }] } } }\nlisteners:";
+        let text = BASE.replace("routes: [{ pool: api }]\n", &route);
+        load(&text.replace("listeners:", canaries))
+    };
+    let said = |split: &str| -> Vec<String> {
+        let report = with(split).unwrap_err();
+        let lines = report.lines();
+        let text = |line: String| line.splitn(4, ':').last().unwrap().trim().to_owned();
+        lines.map(text).collect()
+    };
+    for lawful in [
+        "[]",
+        "[{ pool: canary, share: 5% }, { pool: other, share: 95% }]",
+        "[{ pool: canary, share: 0, key: client_ip, abort: { errors: none, latency: none } }]",
+        "[{ pool: canary, share: 1, key: { header: x-user }, abort: { errors: 0.01, latency: 2 } }]",
+        "[{ pool: canary, share: 1%, key: { cookie: id }, abort: { errors: +3%, latency: 1.2x } }]",
+    ] {
+        assert!(
+            with(lawful).is_ok(),
+            "{lawful}: {}",
+            with(lawful).unwrap_err()
+        );
+    }
+    assert_eq!(
+        said("[{ pool: canary, share: 60% }, { pool: other, share: 41% }]"),
+        ["the shares come to 101%"]
+    );
+    assert_eq!(
+        said("[{ pool: api, share: 60% }]"),
+        ["the pool `api` serves this route already"]
+    );
+    assert_eq!(
+        said("[{ pool: canary, share: 5%, key: {} }]"),
+        ["a key is one thing"]
+    );
+    assert_eq!(
+        said("[{ pool: canary, share: 5%, key: { cookie: \"a b\" } }]"),
+        ["`a b` is no cookie's name"]
+    );
+    assert!(said("[{ pool: nobody, share: 5% }]")[0].contains("there is no pool `nobody`"));
+    assert!(
+        said("[{ pool: canary, share: 5%, abort: { latency: 0.5x } }]")[0]
+            .contains("is out of range")
+    );
+
+    let text = BASE.replace(
+        "{ pool: api }",
+        "{ respond: { status: 200 }, split: [{ pool: api, share: 5% }] }",
+    );
+    let report = load(&text).unwrap_err();
+    let first = report.lines().next().unwrap();
+    assert!(
+        first.contains("`split` shares out what a pool serves"),
+        "{first}"
+    );
+}

@@ -216,6 +216,7 @@ fn the_short_form_stands_beside_the_rest() {
         pools,
         [
             "api",
+            "api-canary",
             "legacy",
             "shadow",
             "postgres",
@@ -237,7 +238,15 @@ fn the_short_form_stands_beside_the_rest() {
         .collect();
     assert_eq!(
         routes,
-        ["legacy", "/old", "/robots.txt", "api", "shop.example.com"]
+        [
+            "legacy",
+            "/api",
+            "/shop",
+            "/old",
+            "/robots.txt",
+            "api",
+            "shop.example.com"
+        ]
     );
     assert_eq!(rules.dns.zones.len(), 2);
 }

@@ -19,6 +19,8 @@ mod config;
 mod h1;
 #[path = "../src/metrics.rs"]
 pub mod metrics;
+#[path = "../src/random.rs"]
+mod random;
 #[path = "../src/slots.rs"]
 mod slots;
 #[path = "../src/tcp"]

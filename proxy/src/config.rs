@@ -28,9 +28,9 @@ pub use self::limits::{
     TenantKey, Tier,
 };
 pub use self::options::{
-    AllowedHeaders, Compression, Cors, Encoding, FIXED_BODY_MAX, FixedAnswer, HeaderEdits,
-    Maintenance, NewPath, OriginPattern, Origins, Part, Placeholder, Redirect, Rewrite,
-    RouteOptions, Template, TypePattern,
+    AbortRule, AllowedHeaders, Compression, Cors, Encoding, FIXED_BODY_MAX, FixedAnswer,
+    HeaderEdits, Maintenance, NewPath, OriginPattern, Origins, Part, Placeholder, Redirect,
+    Rewrite, RouteOptions, Split, SplitKey, Template, TypePattern,
 };
 pub use self::sharing::{Coalesce, Credentials, Mirror};
 

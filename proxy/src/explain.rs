@@ -9,6 +9,7 @@ use ::http::{Method, Uri};
 use sealane_model::EndpointId;
 use sealane_steering::{Ask, ClientPlace, Decision, How};
 
+use crate::canaries;
 use crate::clock;
 use crate::config::{Action, Percentile};
 use crate::http::fields::Fields;
@@ -73,8 +74,9 @@ pub(crate) fn explain(
         let route = route.rule.name.to_string();
         return Err(ExplainError::NoPool { route });
     };
-    let pool = to.pool;
     let place = ClientPlace::locate(client, How::Connection, &rules.config.geo);
+    let (to, split) = canaries::explain(route, to, client);
+    let pool = to.pool;
     let world = shared.world.load_full();
     let ask = Ask {
         pool,
@@ -86,6 +88,7 @@ pub(crate) fn explain(
     };
     let explanation = sealane_steering::explain(&ask, &world);
     let mut notes = vec![("balance", to.balance.policy.as_str().to_owned())];
+    notes.extend(split.into_iter().map(|said| ("split", said)));
     for region in explanation.ranking.regions() {
         let Some((member, _)) = world.member(pool, region) else {
             continue;

@@ -11,6 +11,7 @@ pub mod proxy_protocol;
 
 mod alarm;
 mod busy;
+mod canaries;
 mod clients;
 mod clock;
 mod door;
@@ -42,6 +43,7 @@ use sealane_tls::{Issued, Place, ServerTls};
 use socket2::Socket;
 use tokio::sync::{oneshot, watch};
 
+pub use canaries::{CanaryState, NoSuchCanary};
 pub use config::Config;
 pub use explain::ExplainError;
 pub use listener::BindError;
@@ -338,6 +340,20 @@ impl Proxy {
     /// When `url` is not absolute, or no route matches it.
     pub fn explain(&self, url: &str, client: IpAddr) -> Result<Decision, ExplainError> {
         explain::explain(&self.shared, url, client)
+    }
+
+    /// All canaries: what the rules give them, and which were aborted.
+    #[must_use]
+    pub fn canaries(&self) -> Vec<CanaryState> {
+        canaries::states(&self.shared)
+    }
+
+    /// Gives an aborted canary its share again, and judges it anew. `false`: it was not aborted.
+    ///
+    /// # Errors
+    /// The route sends nothing to such a pool.
+    pub fn reset_canary(&self, route: &str, pool: &str) -> Result<bool, NoSuchCanary> {
+        canaries::reset(&self.shared, route, pool)
     }
 
     /// Accepts no more, finishes what began, and ends the workers: at the latest after

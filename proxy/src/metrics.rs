@@ -172,6 +172,17 @@ fn describe_attempts() {
         "Changes of an endpoint's weight for its latency, by pool, region and why: cut or whole"
     );
     describe_counter!(
+        "proxy_split_requests_total",
+        Unit::Count,
+        "Requests that were a canary's by their key, by route, the canary's pool and way: canary (there), or \
+         aborted (to the route's own pool)"
+    );
+    describe_counter!(
+        "proxy_split_aborts_total",
+        Unit::Count,
+        "Canaries that were aborted, by route, pool and why: errors or latency"
+    );
+    describe_counter!(
         "proxy_upstream_connects_total",
         Unit::Count,
         "Connections opened to endpoints, by pool"
@@ -413,6 +424,19 @@ impl RouteMetrics {
                 counter!("proxy_hedges_total", "route" => route, "end" => word).increment(1);
             }
         }
+    }
+
+    /// `way`: where a request went that was the canary's by its key.
+    pub(crate) fn split(&self, pool: &Arc<str>, way: &'static str) {
+        let (route, pool) = (self.route.clone(), Arc::clone(pool));
+        counter!("proxy_split_requests_total", "route" => route, "pool" => pool, "way" => way)
+            .increment(1);
+    }
+
+    pub(crate) fn split_aborted(&self, pool: &Arc<str>, why: &'static str) {
+        let (route, pool) = (self.route.clone(), Arc::clone(pool));
+        counter!("proxy_split_aborts_total", "route" => route, "pool" => pool, "why" => why)
+            .increment(1);
     }
 
     pub(crate) fn not_retried(&self, why: GiveUp) {

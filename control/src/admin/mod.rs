@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sealane_model::SnapshotReader;
 use sealane_steering::Decision;
@@ -33,6 +34,26 @@ pub trait Explain: Send + Sync + 'static {
     /// # Errors
     /// No route matches, or it is no URL.
     fn url(&self, url: &str, client: IpAddr) -> Result<Decision, ExplainError>;
+
+    /// Every pool that gets a share of a route's requests.
+    fn canaries(&self) -> Vec<Canary>;
+
+    /// Gives an aborted canary its share again. `false`: it was not aborted.
+    ///
+    /// # Errors
+    /// There is no such canary.
+    fn reset_canary(&self, route: &str, pool: &str) -> Result<bool, ExplainError>;
+}
+
+/// A pool that gets a share of a route's requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Canary {
+    pub route: String,
+    pub pool: String,
+    /// As the rules have it, 0–1.
+    pub share: f64,
+    /// On which grounds it gets nothing, and for how long.
+    pub aborted: Option<(String, Duration)>,
 }
 
 /// Why nothing can be explained.

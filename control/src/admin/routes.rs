@@ -20,7 +20,8 @@ use super::again::{Again, KEY_MAX, Keeper, Kept, Turn};
 use super::auth::{self, Access, Caller, Denied, Reach};
 use super::serve::Admin;
 use super::view::{
-    ErrorView, ExplainView, OrderView, ReadyView, SnapshotView, StatusView, parse_order, to_json,
+    CanariesView, ErrorView, ExplainView, OrderView, ReadyView, ResetView, SnapshotView,
+    StatusView, parse_canary, parse_order, to_json,
 };
 use super::{ExplainError, ExplainErrorKind, Readiness};
 use crate::clock::wall;
@@ -34,7 +35,7 @@ const REASON_MAX: usize = 500;
 const TARGET_MAX: usize = 300;
 
 /// What is shown to whoever asks for a path that is not there.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 11] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -44,6 +45,8 @@ const PATHS: [&str; 9] = [
     "POST /api/failover",
     "POST /api/failback",
     "POST /v1/drain",
+    "GET /v1/canaries",
+    "POST /v1/canaries/reset",
 ];
 
 /// The routes that must answer even when everything else is too much.
@@ -80,6 +83,8 @@ pub(super) fn guarded(admin: &Arc<Admin>, reach: Reach) -> Router<Arc<Admin>> {
         .route("/api/failover", change(post(fail_over)))
         .route("/api/failback", change(post(fail_back)))
         .route("/v1/drain", change(post(drain)))
+        .route("/v1/canaries", read(get(canaries)))
+        .route("/v1/canaries/reset", change(post(reset_canary)))
 }
 
 #[derive(Clone, Debug)]
@@ -210,6 +215,50 @@ async fn explain(
                 ExplainErrorKind::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             };
             error(status, message, None)
+        }
+    }
+}
+
+async fn canaries(State(admin): State<Arc<Admin>>) -> Response {
+    let canaries = admin.deps.explain.canaries();
+    json(StatusCode::OK, to_json(&CanariesView::from(&*canaries)))
+}
+
+async fn reset_canary(State(admin): State<Arc<Admin>>, asking: Asking) -> Response {
+    const HINT: &str = r#"send {"route": "NAME", "pool": "NAME"}"#;
+    let body = match asking.body {
+        Ok(body) => body,
+        Err(rejection) => return error(rejection.status(), rejection.body_text(), None),
+    };
+    let asked = match parse_canary(&body) {
+        Ok(asked) => asked,
+        Err((mistake, true)) => return error(StatusCode::BAD_REQUEST, mistake, Some(HINT)),
+        Err((mistake, false)) => {
+            return error(StatusCode::UNPROCESSABLE_ENTITY, mistake, Some(HINT));
+        }
+    };
+    match admin.deps.explain.reset_canary(&asked.route, &asked.pool) {
+        Ok(was_aborted) => {
+            tracing::info!(
+                route = asked.route,
+                pool = asked.pool,
+                by = %asking.caller.0,
+                was_aborted,
+                "a canary is reset"
+            );
+            json(StatusCode::OK, to_json(&ResetView::new(was_aborted)))
+        }
+        Err(ExplainError { kind, message }) => {
+            let status = match kind {
+                ExplainErrorKind::NotFound => StatusCode::NOT_FOUND,
+                ExplainErrorKind::BadRequest => StatusCode::BAD_REQUEST,
+                ExplainErrorKind::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            error(
+                status,
+                message,
+                Some("GET /v1/canaries shows all there are"),
+            )
         }
     }
 }

@@ -13,6 +13,7 @@ use sealane_model::{
 use sealane_steering::{Candidate, Decision};
 use serde::{Deserialize, Serialize};
 
+use super::Canary;
 use crate::core::{OrderReply, Overview};
 use crate::overrides::Override;
 
@@ -32,6 +33,73 @@ pub(super) struct OrderBody {
 /// Reads an order. An error says where, and whether the text is no JSON at all (`true`).
 pub(super) fn parse_order(bytes: &[u8]) -> Result<OrderBody, (String, bool)> {
     serde_json::from_slice(bytes).map_err(|error| (error.to_string(), !error.is_data()))
+}
+
+/// A canary that is to get its share again.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CanaryBody {
+    pub(super) route: String,
+    pub(super) pool: String,
+}
+
+/// As [`parse_order`].
+pub(super) fn parse_canary(bytes: &[u8]) -> Result<CanaryBody, (String, bool)> {
+    serde_json::from_slice(bytes).map_err(|error| (error.to_string(), !error.is_data()))
+}
+
+/// `GET /v1/canaries`.
+#[derive(Debug, Serialize)]
+pub(super) struct CanariesView {
+    canaries: Vec<CanaryView>,
+}
+
+#[derive(Debug, Serialize)]
+struct CanaryView {
+    route: String,
+    pool: String,
+    /// What it gets now.
+    share: f64,
+    /// What the configuration gives it.
+    configured_share: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aborted: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aborted_seconds_ago: Option<u64>,
+}
+
+impl From<&[Canary]> for CanariesView {
+    fn from(canaries: &[Canary]) -> Self {
+        let view = |canary: &Canary| CanaryView {
+            route: canary.route.clone(),
+            pool: canary.pool.clone(),
+            share: if canary.aborted.is_some() {
+                0.0
+            } else {
+                canary.share
+            },
+            configured_share: canary.share,
+            aborted: canary.aborted.as_ref().map(|(why, _)| why.clone()),
+            aborted_seconds_ago: canary.aborted.as_ref().map(|(_, ago)| ago.as_secs()),
+        };
+        Self {
+            canaries: canaries.iter().map(view).collect(),
+        }
+    }
+}
+
+/// `POST /v1/canaries/reset`.
+#[derive(Debug, Serialize)]
+pub(super) struct ResetView {
+    result: &'static str,
+}
+
+impl ResetView {
+    pub(super) const fn new(was_aborted: bool) -> Self {
+        Self {
+            result: if was_aborted { "done" } else { "already" },
+        }
+    }
 }
 
 pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {

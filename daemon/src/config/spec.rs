@@ -11,9 +11,9 @@ use super::bounds::{
 use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emit, shape};
 use super::error::Mistake;
 use super::unit::{
-    Bind, Degrees, Flag, HedgeAfterText, Host, Ip, Lifetime, Net, Period, Reach, RedirectStatus,
-    RetryWord, Seconds, Secret, Share, Size, SizeOrNone, Statuses, Text, TlsVersionText,
-    UnhealthyShare, Version, Whole,
+    Bind, Degrees, Flag, HedgeAfterText, Host, Ip, Lifetime, MoreErrors, Net, Period, Reach,
+    RedirectStatus, RetryWord, Seconds, Secret, Share, Size, SizeOrNone, Statuses, Text, Times,
+    TlsVersionText, UnhealthyShare, Version, Whole,
 };
 use super::yaml::{Kind, Node};
 
@@ -888,8 +888,83 @@ shape! {
         bulkhead: RouteBulkheadSpec,
         /// How often requests may come. Each rule counts each request.
         rate_limit: List<RateLimitSpec> = "[]",
+        /// Other pools that get a share of the requests.
+        split: List<SplitSpec>,
     }
-    later ["timeout", "split", "rate", "sticky", "cache"]
+    later ["timeout", "rate", "sticky", "cache"]
+}
+
+shape! {
+    /// A pool that gets a share of the requests: a canary.
+    SplitSpec {
+        /// Who serves them.
+        pool: Text = required,
+        /// Of all requests of the route.
+        share: Share = required,
+        /// Requests with the same one go the same way: `client_ip`, `{header: NAME}` or
+        /// `{cookie: NAME}`. When left out, each request is drawn by itself.
+        key: SplitKeySpec,
+        /// When it gets no more requests.
+        abort: AbortSpec = "{}",
+    }
+}
+
+shape! {
+    /// When a canary does worse than the route's own pool.
+    AbortSpec {
+        /// Share of its requests that may fail beyond the share that fails there; or `none`.
+        errors: MoreErrors = "+2%",
+        /// So many times the latency there is allowed; or `none`.
+        latency: Times = "1.5x",
+        /// Requests that each side must have had in the window.
+        requests_min: Whole<5, 1_000_000> = "10",
+        /// How far back requests count.
+        window: Period<1_000, 3_600_000> = "30s",
+    }
+}
+
+/// What requests are told apart by.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SplitKeySpec {
+    ClientIp,
+    Named(NamedKeySpec),
+}
+
+shape! {
+    /// Something in a request that is the same for one client. Either of them.
+    NamedKeySpec {
+        /// A header field.
+        header: Text,
+        /// A cookie.
+        cookie: Text,
+    }
+}
+
+impl Shape for SplitKeySpec {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        match &node.kind {
+            Kind::Map(_) => NamedKeySpec::decode(node, decoder).map(Self::Named),
+            Kind::Scalar(scalar) if &*scalar.text == "client_ip" => Some(Self::ClientIp),
+            Kind::Scalar(_) | Kind::List(_) => {
+                const EXPECTED: &str = "`client_ip`, `{header: NAME}` or `{cookie: NAME}`";
+                let mistake = decoder.wrong_type(node, EXPECTED);
+                decoder.notes.mistake(mistake);
+                None
+            }
+        }
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let named = NamedKeySpec::schema(defs);
+        json!({ "anyOf": [{ "type": "string", "enum": ["client_ip"] }, named] })
+    }
+
+    fn emit(&self) -> Out {
+        match self {
+            Self::ClientIp => Out::Plain("client_ip".to_owned()),
+            Self::Named(named) => named.emit(),
+        }
+    }
 }
 
 shape! {

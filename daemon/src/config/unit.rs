@@ -568,6 +568,79 @@ impl Leaf for UnhealthyShare {
 }
 leaf!([] UnhealthyShare);
 
+/// A share by which something may be more: `+2%`, or `none` for any.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MoreErrors(pub Option<f64>);
+
+impl Leaf for MoreErrors {
+    fn expected() -> String {
+        "a share such as `+2%`; 0%–100%; or `none`".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let share = Share::read(text.strip_prefix('+').unwrap_or(text))?;
+        Ok(Self(Some(share.0)))
+    }
+
+    fn write(&self) -> Out {
+        match (self.0, self.0.map(|share| Share(share).write())) {
+            (_, Some(Out::Plain(share))) => Out::Plain(format!("+{share}")),
+            _ => Out::Plain("none".to_owned()),
+        }
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 1 },
+            { "type": "string", "pattern": r"^(none|\+?[0-9]+(\.[0-9]+)?%?)$" },
+        ] })
+    }
+}
+leaf!([] MoreErrors);
+
+/// How many times as much: `1.5x`, or `none` for any.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Times(pub Option<f64>);
+
+impl Leaf for Times {
+    fn expected() -> String {
+        "a factor such as `1.5x`; 1–100; or `none`".to_owned()
+    }
+
+    fn read(text: &str) -> Result<Self, Wrong> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let number = text.strip_suffix('x').unwrap_or(text);
+        if !number.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(Wrong::default());
+        }
+        let factor: f64 = number.parse().map_err(|_| Wrong::default())?;
+        if (1.0..=100.0).contains(&factor) {
+            return Ok(Self(Some(factor)));
+        }
+        Err(Wrong::because("is out of range"))
+    }
+
+    fn write(&self) -> Out {
+        Out::Plain(match self.0 {
+            Some(factor) => format!("{factor}x"),
+            None => "none".to_owned(),
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "number", "minimum": 1, "maximum": 100 },
+            { "type": "string", "pattern": r"^(none|[0-9]+(\.[0-9]+)?x?)$" },
+        ] })
+    }
+}
+leaf!([] Times);
+
 /// Bytes with a unit, from `MIN` to `MAX` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size<const MIN: u64, const MAX: u64>(pub u64);

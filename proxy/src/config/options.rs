@@ -10,6 +10,9 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
+use sealane_model::Ratio;
+
+use super::Destination;
 
 use super::limits::RouteLimits;
 use super::sharing::{Coalesce, Mirror};
@@ -28,6 +31,54 @@ pub struct RouteOptions {
     pub coalesce: Option<Coalesce>,
     pub mirror: Option<Mirror>,
     pub limits: RouteLimits,
+    /// Pools that get a share of the requests in place of the route's own. No more in all than all.
+    pub split: Vec<Split>,
+}
+
+/// A pool that gets a share of a route's requests.
+#[derive(Clone, Debug)]
+pub struct Split {
+    pub to: Destination,
+    /// The pool's.
+    pub name: Arc<str>,
+    pub share: Ratio,
+    /// Requests with the same key go the same way. `None`: each is drawn by itself.
+    pub key: Option<SplitKey>,
+    /// When it gets no more. `None`: never.
+    pub abort: Option<AbortRule>,
+}
+
+impl Split {
+    /// Whether it says the same, whichever numbers pools have.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.share == other.share
+            && self.key == other.key
+            && self.abort == other.abort
+    }
+}
+
+/// What a request is known by. One that has no such thing is drawn by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SplitKey {
+    /// An IPv4 address, or an IPv6 /64.
+    ClientIp,
+    Header(HeaderName),
+    Cookie(Box<str>),
+}
+
+/// When a canary is worse than its baseline. At least one of the two is looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AbortRule {
+    /// What share of its requests may fail beyond the share that fails at the baseline.
+    pub errors: Option<f64>,
+    /// So many times the baseline's latency is allowed. At least 1.
+    pub latency: Option<f64>,
+    /// Nothing is said before each side had so many in the window.
+    pub requests_min: u32,
+    /// How far back requests count.
+    pub window: Duration,
 }
 
 /// In the order in which they happen.

@@ -3,6 +3,7 @@
 
 use super::coalesce::Part;
 use super::outcome::RequestOutcome;
+use super::split::Way;
 use crate::upstream::hedging::Hedged;
 
 /// Bytes of a host or path that are logged; longer ones are cut there. A head may hold 64 KiB, a log
@@ -35,6 +36,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         region = selected.map(|selected| &*selected.region_name),
         endpoint = selected.map(|selected| &*selected.name),
         attempts = request.attempts,
+        split = request.way.as_ref().map(Way::as_str),
         hedge = request.hedge.map(Hedged::as_str),
         tier = request.tier.as_str(),
         reason = selected.map(|selected| selected.reason.as_str()),

@@ -28,9 +28,10 @@ use super::relay::{Awaited, Upload, UploadError, await_head, poll_gone};
 use super::retry::{self, GiveUp, Retry, Sent, Try, Wish};
 use super::route::RouteState;
 use super::rules::{self, websocket};
+use super::split;
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::config::{Action, Percentile, Route};
+use crate::config::{Percentile, Route};
 use crate::door::Door;
 use crate::io::Wire;
 use crate::random;
@@ -311,7 +312,7 @@ fn choose(
     inbound: &Inbound,
     now: Instant,
 ) -> Result<Selected, NoEndpoint> {
-    let Action::Forward(to) = &route.rule.action else {
+    let Some(to) = split::destination(route, request) else {
         return Err(NoEndpoint::NoMembers); // such routes answer by themselves
     };
     let shared = &inbound.worker.shared;

@@ -40,6 +40,7 @@ use super::overload;
 use super::refuse::Refusal;
 use super::relay::{Awaited, Relayed, Terms, Upload, await_head, relay};
 use super::route::RouteState;
+use super::split::Way;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::Coalesce;
@@ -130,7 +131,8 @@ fn key_of(
     let asked = Asked {
         head: &request.head,
         scheme: inbound.scheme,
-        route: Arc::as_ptr(route) as usize,
+        // A canary's answers are for its own: as if it were another route.
+        route: Arc::as_ptr(route) as usize + request.way.as_ref().map_or(0, Way::number),
         trusted_peer: request.trusted_peer,
         identity: door.and_then(Door::identity),
     };

@@ -17,6 +17,7 @@ use super::message::RequestHead;
 use super::outcome::{RequestOutcome, settle_request};
 use super::rate_limit::Nearest;
 use super::route::RouteState;
+use super::split::{self, Way};
 use crate::clock;
 use crate::config::Tier;
 use crate::door::Door;
@@ -57,6 +58,8 @@ pub(crate) struct RequestContext {
     /// What weighted choices are drawn from: a new number for each request spreads them.
     pub(crate) key: u64,
     pub(crate) route: Option<Arc<RouteState>>,
+    /// Of the pools of a split route, which one. `None`: there is but one.
+    pub(crate) way: Option<Way>,
     pub(crate) selected: Option<Selected>,
     pub(crate) tried: SmallVec<[Tried; 4]>,
     pub(crate) attempts: u32,
@@ -91,6 +94,7 @@ impl RequestContext {
             asked: false,
             key: random::number(),
             route: None,
+            way: None,
             selected: None,
             tried: SmallVec::new(),
             attempts: 0,
@@ -114,7 +118,11 @@ impl RequestContext {
             .is_some_and(|deadline| clock::now() >= deadline)
     }
 
-    pub(crate) fn settle(&self) {
+    fn settle(&self, worker: u32) {
+        let took = clock::now().duration_since(self.started);
+        if self.way.is_some() {
+            split::settle(self, worker, took);
+        }
         let (host, path, request_id) = if access_log::is_on() {
             let head = &self.head;
             (head.host(), head.path(), self.request_id.as_str())
@@ -133,7 +141,8 @@ impl RequestContext {
             selected: self.selected.as_ref(),
             attempts: self.attempts,
             hedge: self.hedge.get(),
-            took: clock::now().duration_since(self.started),
+            way: self.way,
+            took,
             request_id,
             refusal: self.refusal,
             cut_short: self.cut_short,
@@ -144,10 +153,14 @@ impl RequestContext {
 }
 
 /// Settles even when the exchange is dropped half-way: its connection broke or was cut off.
-pub(crate) struct Settled(pub(crate) RequestContext);
+pub(crate) struct Settled {
+    pub(crate) request: RequestContext,
+    /// The worker that it runs on.
+    pub(crate) worker: u32,
+}
 
 impl Drop for Settled {
     fn drop(&mut self) {
-        self.0.settle();
+        self.request.settle(self.worker);
     }
 }

@@ -1,7 +1,7 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
-//! `admit → route → (own answer) → rate → (coalesce) → places → (mirror) → attempts → relay → settle`,
-//! in the one task of the client's connection or stream. Each step is a module of its own; this one
+//! `admit → route → (own answer) → rate → (split) → (coalesce) → places → (mirror) → attempts → relay
+//! → settle`, in the one task of the client's connection or stream. Each step is a module of its own; this one
 //! says in which order. What a route may do besides is in [`super::rules`].
 
 use std::future::poll_fn;
@@ -25,7 +25,7 @@ use super::relay::{Relayed, Terms, Upload, flush, relay};
 use super::route::RouteState;
 use super::rules::squeeze::Squeeze;
 use super::rules::{self, OwnAnswer};
-use super::{headers, mirror, overload, rate_limit, upgrade};
+use super::{headers, mirror, overload, rate_limit, split, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::door::Misdirected;
@@ -43,8 +43,11 @@ pub(crate) async fn run(
     inbound: &Inbound,
     alarm: &mut Alarm,
 ) {
-    let mut settled = Settled(RequestContext::start(head, inbound));
-    let request = &mut settled.0;
+    let mut settled = Settled {
+        request: RequestContext::start(head, inbound),
+        worker: inbound.worker.index,
+    };
+    let request = &mut settled.request;
     let answered = match admitted {
         Ok(()) => respond(client, request, inbound, alarm).await,
         Err(refusal) => Err(Stop::Refused(refusal)),
@@ -101,6 +104,7 @@ async fn respond(
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
     rate_limit::check(route, request).map_err(Stop::Refused)?;
+    request.way = split::choose(route, request);
     // Held while the request goes on by itself.
     let mut _turn = None;
     if let Some(rule) = &route.rule.options.coalesce {
@@ -172,6 +176,10 @@ async fn deliver(
     };
     request.received = upload.received();
     let whole = relayed == Relayed::Whole;
+    if let (Some(way), Relayed::Endpoint(failure)) = (&mut request.way, &relayed) {
+        // Silence within an answer is no fault: see `settle_answer`.
+        way.broke_off = *failure != Failure::TimedOut;
+    }
     // The endpoint has done its part: it need not wait for a slow client.
     settle_answer(answer, &relayed, whole && upload.is_whole(), route, inbound);
     conclude(client, &relayed, route, request).await;
@@ -194,6 +202,10 @@ fn prepare(
         client.close_after();
     }
     request.status = Some(head.status);
+    if let Some(way) = &mut request.way {
+        let after = clock::now().duration_since(request.started);
+        way.note_answer(after, head, request.is_grpc);
+    }
     // Until its end was sent: this future may be dropped at any time.
     request.cut_short = true;
     let end = end || is_bodiless_answer(&request.head.method, head.status);

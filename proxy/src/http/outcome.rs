@@ -22,6 +22,7 @@ use super::fields::{Fields, Known};
 use super::message::AnswerHead;
 use super::retry::Retry;
 use super::route::RouteState;
+use super::split::Way;
 use crate::clock;
 use crate::config::Tier;
 use crate::metrics;
@@ -151,6 +152,8 @@ pub(crate) struct RequestOutcome<'a> {
     pub(crate) attempts: u32,
     /// `None`: no second attempt beside the first was thought of.
     pub(crate) hedge: Option<Hedged>,
+    /// `None`: the route is not split.
+    pub(crate) way: Option<Way>,
     pub(crate) took: Duration,
     pub(crate) request_id: &'a str,
     /// The word for our own "no" (`Refusal::as_str` and the like), `None` if the endpoint answered.

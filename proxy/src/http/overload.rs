@@ -23,7 +23,8 @@ use super::fields::{Fields, Known};
 use super::refuse::Refusal;
 use super::relay::Upload;
 use super::route::{HOST_MAX, RouteState, plain};
-use crate::config::{Action, Destination, TenantKey, Tier};
+use super::split;
+use crate::config::{Destination, TenantKey, Tier};
 use crate::upstream::concurrency::{crowding, threshold};
 use crate::upstream::gate::{Entry, Left, Place, Turn};
 use crate::upstream::pools::{PoolGate, RegionGate};
@@ -146,7 +147,7 @@ fn ask(
             Entry::Full => return Err(Shed::Route),
         }
     }
-    let Action::Forward(to) = &route.rule.action else {
+    let Some(to) = split::destination(route, request) else {
         return Ok(None);
     };
     let shared = &inbound.worker.shared;

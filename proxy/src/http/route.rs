@@ -14,9 +14,10 @@ use std::sync::Arc;
 use http::Method;
 
 use super::fields::Fields;
-use crate::config::{HeaderMatch, HostPattern, Route, RouteMatch};
+use crate::config::{HeaderMatch, HostPattern, Route, RouteMatch, Split};
 use crate::metrics::RouteMetrics;
 use crate::upstream::budget::Budget;
+use crate::upstream::canary::{Branch, Canary};
 use crate::upstream::hedging::Hedging;
 use crate::upstream::latency::Latency;
 use crate::upstream::rates::Rates;
@@ -32,6 +33,8 @@ pub(crate) struct RouteState {
     /// Kept likewise. Only where something asks for it.
     pub(crate) latency: Option<Arc<Latency>>,
     pub(crate) hedging: Option<Arc<Hedging>>,
+    /// For each of the rule's splits, in their order. Kept likewise, while they stay as they are.
+    pub(crate) branches: Vec<Branch>,
     pub(crate) metrics: RouteMetrics,
     pub(crate) places: RoutePlaces,
     pub(crate) rates: Rates,
@@ -148,11 +151,32 @@ impl RouteState {
             budget,
             latency: measured.then(|| known.unwrap_or_default()),
             hedging,
+            branches: branches(predecessor.map(|route| &**route), rule),
             metrics: RouteMetrics::new(&rule.name),
             places: RoutePlaces::new(rule, predecessor.map(|old| &old.places)),
             rates: Rates::new(rule, predecessor.map(|old| &old.rates)),
         }
     }
+}
+
+fn branches(predecessor: Option<&RouteState>, rule: &Route) -> Vec<Branch> {
+    let mut taken = 0.0;
+    let branch = |split: &Split| {
+        let known = predecessor.and_then(|route| {
+            let at = route
+                .rule
+                .options
+                .split
+                .iter()
+                .position(|old| old.is_same(split))?;
+            Some(Arc::clone(&route.branches.get(at)?.canary))
+        });
+        let canary = known.unwrap_or_else(|| Arc::new(Canary::new(split.abort)));
+        let branch = Branch::new(&rule.name, split, taken, canary);
+        taken += split.share.get();
+        branch
+    };
+    rule.options.split.iter().map(branch).collect()
 }
 
 /// Among routes for the same host and path prefix: more wins.

@@ -29,7 +29,7 @@ const STEPS_LOG2: u32 = 4;
 const STEPS: u64 = 1 << STEPS_LOG2;
 /// 2^27 µs are 134 s; longer ones count as so long.
 const HIGHEST_LOG2: u32 = 27;
-const BUCKETS: usize = ((HIGHEST_LOG2 - STEPS_LOG2 + 1) as usize) << STEPS_LOG2;
+pub(super) const BUCKETS: usize = ((HIGHEST_LOG2 - STEPS_LOG2 + 1) as usize) << STEPS_LOG2;
 
 /// One route's attempts, over all workers. 10 KiB for each worker that ever carried one.
 #[derive(Debug, Default)]
@@ -168,7 +168,7 @@ const fn epoch_of(second: u32) -> u32 {
     second / SLICE_SECS + 1
 }
 
-fn bucket(took: Duration) -> usize {
+pub(super) fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let micros = micros.min((1 << HIGHEST_LOG2) - 1);
     if micros < STEPS {
@@ -180,7 +180,7 @@ fn bucket(took: Duration) -> usize {
 }
 
 /// The first duration that is beyond the bucket, in microseconds.
-const fn end_of(bucket: usize) -> u64 {
+pub(super) const fn end_of(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < STEPS {
         return bucket + 1;

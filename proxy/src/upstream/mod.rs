@@ -7,6 +7,7 @@ mod account;
 pub(crate) mod adaptive;
 pub(crate) mod balance;
 pub(crate) mod budget;
+pub(crate) mod canary;
 pub(crate) mod concurrency;
 mod court;
 mod ejection;

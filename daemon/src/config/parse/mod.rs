@@ -13,6 +13,7 @@ mod pools;
 mod proxy;
 mod retries;
 mod sharing;
+mod splits;
 mod tls;
 
 use std::collections::HashMap;

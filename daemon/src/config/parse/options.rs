@@ -33,6 +33,7 @@ impl Parser<'_> {
             compression,
             coalesce,
             mirror,
+            split,
             ..
         } = spec;
         let before = self.notes.count();
@@ -48,6 +49,7 @@ impl Parser<'_> {
                 .as_ref()
                 .and_then(|at| self.mirror(at, pool.as_ref())),
             limits: self.route_limits(spec).unwrap_or_default(),
+            split: self.splits(split.as_ref(), pool.as_ref(), spec.broken),
         };
         if let (None, Some(rewrite)) = (pool, rewrite)
             && !spec.broken

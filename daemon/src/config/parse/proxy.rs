@@ -432,6 +432,7 @@ impl Parser<'_> {
             tenant: _,
             bulkhead: _,
             rate_limit: _,
+            split: _,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
         let action = self.action(spec);

@@ -127,6 +127,7 @@ fn refused() -> RequestOutcome<'static> {
         selected: None,
         attempts: 0,
         hedge: None,
+        way: None,
         took: Duration::from_millis(3),
         request_id: ID,
         refusal: Some("no_route"),
@@ -145,6 +146,7 @@ fn a_request_is_one_line_that_says_where_it_went_and_why() {
         selected: Some(&selected),
         attempts: 2,
         hedge: None,
+        way: None,
         refusal: None,
         ..refused()
     });
