@@ -131,7 +131,7 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
         report.to_string(),
         "test.yaml:9:1: unknown key `limitz` in the file\n  |\n9 | limitz: {}\n  | ^^^^^^\n  = \
          expected `version`, `node`, `regions`, `defaults`, `pools`, `listeners`, `routes`, `dns`, `acme`, \
-         `admin`, `limits`, `trusted_proxies`, `tier_header`, `name_endpoint` or `global_load_balancer`\n  = help: \
+         `admin`, `limits`, `trusted_proxies`, `sticky_keys`, `tier_header`, `name_endpoint` or `global_load_balancer`\n  = help: \
          did you mean `limits`?\n\n1 mistake in test.yaml"
     );
     let report = load(&format!("{BASE}zebra: {{}}\n")).unwrap_err();
@@ -1772,5 +1772,52 @@ fn a_split_is_checked_as_a_whole() {
     assert!(
         first.contains("`split` shares out what a pool serves"),
         "{first}"
+    );
+}
+
+#[test]
+fn sticky_cookies_need_a_key_that_does_not_stand_in_the_file() {
+    let with = |keys: &str, sticky: &str| {
+        let route = format!("routes: [{{ pool: api, sticky: {sticky} }}]\n{keys}\n");
+        load(&BASE.replace("routes: [{ pool: api }]\n", &route))
+    };
+    let said = |keys: &str, sticky: &str| -> String {
+        let report = with(keys, sticky).unwrap_err();
+        let line = report.lines().next().unwrap();
+        line.splitn(4, ':').last().unwrap().trim().to_owned()
+    };
+    // No key of its own, but no secret either: 28 characters.
+    let short = "sticky_keys: \"${SECRET}\"";
+    let long = "sticky_keys: [\"${SECRET}-${SECRET}\"]";
+
+    assert!(with("", "{ header: x-session }").is_ok());
+    for lawful in [
+        "{ cookie: {} }",
+        "{ cookie: { name: sid, max_age: 1h, secure: true, http_only: false, same_site: none } }",
+    ] {
+        assert!(
+            with(long, lawful).is_ok(),
+            "{}",
+            with(long, lawful).unwrap_err()
+        );
+    }
+    assert_eq!(said("", "{ cookie: {} }"), "sticky cookies need a key");
+    assert_eq!(
+        said(short, "{ cookie: {} }"),
+        "the key is shorter than 32 characters"
+    );
+    let plain = "sticky_keys: 0123456789abcdef0123456789abcdef-";
+    assert_eq!(
+        said(plain, "{ cookie: {} }"),
+        "a key must not stand in this file"
+    );
+    assert_eq!(said(long, "{}"), "a session is known by one thing");
+    assert_eq!(
+        said(long, "{ cookie: { same_site: none } }"),
+        "browsers drop such a cookie"
+    );
+    assert_eq!(
+        said(long, "{ cookie: { name: \"a=b\" } }"),
+        "`a=b` is no cookie's name"
     );
 }

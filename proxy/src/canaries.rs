@@ -85,13 +85,14 @@ pub(crate) fn explain<'r>(
     (
         to,
         both(route)
-            .map(|(rule, branch)| say(rule, branch))
+            .map(|(rule, branch)| say(route, rule, branch))
             .collect(),
     )
 }
 
-fn say(rule: &Split, branch: &Branch) -> String {
+fn say(route: &RouteState, rule: &Split, branch: &Branch) -> String {
     let by = match &rule.key {
+        None if route.tags.is_some() => "by session".to_owned(),
         None => "drawn for each request".to_owned(),
         Some(SplitKey::ClientIp) => "by client address".to_owned(),
         Some(SplitKey::Header(name)) => format!("by header {name}"),

@@ -30,7 +30,8 @@ pub use self::limits::{
 pub use self::options::{
     AbortRule, AllowedHeaders, Compression, Cors, Encoding, FIXED_BODY_MAX, FixedAnswer,
     HeaderEdits, Maintenance, NewPath, OriginPattern, Origins, Part, Placeholder, Redirect,
-    Rewrite, RouteOptions, Split, SplitKey, Template, TypePattern,
+    Rewrite, RouteOptions, SameSite, Split, SplitKey, Sticky, StickyCookie, StickyKey, Template,
+    TypePattern,
 };
 pub use self::sharing::{Coalesce, Credentials, Mirror};
 

@@ -11,7 +11,7 @@ use sealane_steering::{Ask, ClientPlace, Decision, How};
 
 use crate::canaries;
 use crate::clock;
-use crate::config::{Action, Percentile};
+use crate::config::{Action, Percentile, Sticky};
 use crate::http::fields::Fields;
 use crate::http::route::RouteState;
 use crate::shared::Shared;
@@ -89,6 +89,15 @@ pub(crate) fn explain(
     let explanation = sealane_steering::explain(&ask, &world);
     let mut notes = vec![("balance", to.balance.policy.as_str().to_owned())];
     notes.extend(split.into_iter().map(|said| ("split", said)));
+    if let Some(sticky) = &route.rule.options.sticky {
+        let how = match sticky {
+            Sticky::Cookie(cookie) => {
+                format!("by cookie {}: as below for new sessions", cookie.name)
+            }
+            Sticky::Header(name) => format!("by header {name}: as below for requests without it"),
+        };
+        notes.push(("sticky", how));
+    }
     for region in explanation.ranking.regions() {
         let Some((member, _)) = world.member(pool, region) else {
             continue;

@@ -183,6 +183,12 @@ fn describe_attempts() {
         "Canaries that were aborted, by route, pool and why: errors or latency"
     );
     describe_counter!(
+        "proxy_sticky_requests_total",
+        Unit::Count,
+        "Requests of sticky routes, by route and what they brought: kept (a cookie, and its endpoint serves), moved (it \
+         does not), new (no cookie), unknown (one that is not ours), keyed or keyless (with and without the header)"
+    );
+    describe_counter!(
         "proxy_upstream_connects_total",
         Unit::Count,
         "Connections opened to endpoints, by pool"
@@ -431,6 +437,11 @@ impl RouteMetrics {
         let (route, pool) = (self.route.clone(), Arc::clone(pool));
         counter!("proxy_split_requests_total", "route" => route, "pool" => pool, "way" => way)
             .increment(1);
+    }
+
+    pub(crate) fn session(&self, found: &'static str) {
+        let route = self.route.clone();
+        counter!("proxy_sticky_requests_total", "route" => route, "found" => found).increment(1);
     }
 
     pub(crate) fn split_aborted(&self, pool: &Arc<str>, why: &'static str) {

@@ -55,6 +55,9 @@ shape! {
         limits: LimitsSpec = "{}",
         /// Networks whose X-Forwarded-For and X-Request-Id are believed.
         trusted_proxies: List<Net> = "[]",
+        /// Secrets by which sticky cookies are made (the first) and honoured (all): references such as
+        /// `file:sticky.key`, the same on every node.
+        sticky_keys: OneOrMany<Secret> = "[]",
         /// Header field in which trusted proxies say how much a request matters (1–4), and endpoints are told. Nobody says when left out.
         tier_header: Text,
         /// Say in the headers x-sealane-region and x-sealane-endpoint who answered.
@@ -890,8 +893,10 @@ shape! {
         rate_limit: List<RateLimitSpec> = "[]",
         /// Other pools that get a share of the requests.
         split: List<SplitSpec>,
+        /// Requests of one session go to one endpoint: by a cookie or by a header.
+        sticky: StickySpec,
     }
-    later ["timeout", "rate", "sticky", "cache"]
+    later ["timeout", "rate", "cache"]
 }
 
 shape! {
@@ -902,10 +907,49 @@ shape! {
         /// Of all requests of the route.
         share: Share = required,
         /// Requests with the same one go the same way: `client_ip`, `{header: NAME}` or
-        /// `{cookie: NAME}`. When left out, each request is drawn by itself.
+        /// `{cookie: NAME}`. When left out, each request is drawn by itself; of a route with sticky
+        /// cookies, each session.
         key: SplitKeySpec,
         /// When it gets no more requests.
         abort: AbortSpec = "{}",
+    }
+}
+
+shape! {
+    /// How a session is known. One of the two.
+    StickySpec {
+        /// A cookie of ours that names the endpoint, signed with `sticky_keys`.
+        cookie: StickyCookieSpec,
+        /// The name of a header whose value is the session's.
+        header: Text,
+    }
+}
+
+shape! {
+    /// The cookie that clients are given.
+    StickyCookieSpec {
+        /// Its name.
+        name: Text = "sealane",
+        /// How long it lasts. Until the browser is closed when left out.
+        max_age: Lifetime<1, 34_560_000>,
+        /// Over TLS only. As the request came when left out.
+        secure: Flag,
+        /// Not for scripts.
+        http_only: Flag = "true",
+        /// Whether other sites' pages send it along.
+        same_site: SameSiteWord = "lax",
+    }
+}
+
+choice! {
+    /// Whether other sites' pages send a cookie along.
+    SameSiteWord {
+        /// Never.
+        Strict = "strict",
+        /// With links.
+        Lax = "lax",
+        /// Always; needs `secure`.
+        None = "none",
     }
 }
 

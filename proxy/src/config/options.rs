@@ -33,6 +33,60 @@ pub struct RouteOptions {
     pub limits: RouteLimits,
     /// Pools that get a share of the requests in place of the route's own. No more in all than all.
     pub split: Vec<Split>,
+    /// Requests of one session go to one endpoint.
+    pub sticky: Option<Sticky>,
+}
+
+/// How a session is known.
+#[derive(Clone, Debug)]
+pub enum Sticky {
+    Cookie(StickyCookie),
+    /// By the value of a header.
+    Header(HeaderName),
+}
+
+/// The cookie that names a session's endpoint, in a way that only we can read.
+#[derive(Clone, Debug)]
+pub struct StickyCookie {
+    pub name: Box<str>,
+    /// `None`: until the browser is closed.
+    pub max_age: Option<Duration>,
+    /// Over TLS only. `None`: if it was given over TLS.
+    pub secure: Option<bool>,
+    /// Not for scripts.
+    pub http_only: bool,
+    pub same_site: SameSite,
+    /// The first one makes cookies, all of them are honoured. At least one.
+    pub keys: Arc<[StickyKey]>,
+}
+
+/// Whether other sites' pages send it along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    Strict,
+    Lax,
+    None,
+}
+
+/// A secret that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StickyKey(Arc<[u8]>);
+
+impl StickyKey {
+    #[must_use]
+    pub fn new(secret: &[u8]) -> Self {
+        Self(secret.into())
+    }
+
+    pub(crate) fn secret(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for StickyKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StickyKey")
+    }
 }
 
 /// A pool that gets a share of a route's requests.

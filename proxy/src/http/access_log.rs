@@ -36,6 +36,7 @@ pub(crate) fn write(request: &RequestOutcome<'_>) {
         region = selected.map(|selected| &*selected.region_name),
         endpoint = selected.map(|selected| &*selected.name),
         attempts = request.attempts,
+        sticky = request.session.map(|session| session.found.as_str()),
         split = request.way.as_ref().map(Way::as_str),
         hedge = request.hedge.map(Hedged::as_str),
         tier = request.tier.as_str(),

@@ -28,10 +28,10 @@ use super::relay::{Awaited, Upload, UploadError, await_head, poll_gone};
 use super::retry::{self, GiveUp, Retry, Sent, Try, Wish};
 use super::route::RouteState;
 use super::rules::{self, websocket};
-use super::split;
+use super::{split, sticky};
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::config::{Percentile, Route};
+use crate::config::{Destination, Percentile, Route};
 use crate::door::Door;
 use crate::io::Wire;
 use crate::random;
@@ -315,10 +315,22 @@ fn choose(
     let Some(to) = split::destination(route, request) else {
         return Err(NoEndpoint::NoMembers); // such routes answer by themselves
     };
-    let shared = &inbound.worker.shared;
-    let world = shared.world.load();
+    let world = inbound.worker.shared.world.load();
+    let ask = ask_for(to, request, now);
+    if let Some(selected) = sticky::select(request, inbound, &world, &ask) {
+        return Ok(selected);
+    }
+    select(&world, &inbound.worker.endpoints, &ask)
+}
+
+/// What the next attempt's choice depends on.
+pub(super) fn ask_for<'a>(
+    to: &'a Destination,
+    request: &'a RequestContext,
+    now: Instant,
+) -> SelectAsk<'a> {
     let hash = hash_key::of(&to.balance, request);
-    let ask = SelectAsk {
+    SelectAsk {
         pool: to.pool,
         policy: &to.steering,
         balance: &to.balance,
@@ -329,8 +341,7 @@ fn choose(
         now: now.into_std(),
         repeatable: request.head.method.is_idempotent(),
         tried: &request.tried,
-    };
-    select(&world, &inbound.worker.endpoints, &ask)
+    }
 }
 
 fn is_stale(
@@ -859,6 +870,7 @@ pub(super) fn head_for_endpoint(
     if number > 1 {
         headers::say_attempt(&mut head.fields, number, request.is_grpc);
     }
+    sticky::toward_endpoint(&mut head.fields, rule);
     rules::toward_endpoint(&mut head, rule, request, inbound.scheme);
     head
 }

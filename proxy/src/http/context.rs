@@ -18,6 +18,7 @@ use super::outcome::{RequestOutcome, settle_request};
 use super::rate_limit::Nearest;
 use super::route::RouteState;
 use super::split::{self, Way};
+use super::sticky::Session;
 use crate::clock;
 use crate::config::Tier;
 use crate::door::Door;
@@ -60,6 +61,8 @@ pub(crate) struct RequestContext {
     pub(crate) route: Option<Arc<RouteState>>,
     /// Of the pools of a split route, which one. `None`: there is but one.
     pub(crate) way: Option<Way>,
+    /// `None`: the route has none.
+    pub(crate) session: Option<Session>,
     pub(crate) selected: Option<Selected>,
     pub(crate) tried: SmallVec<[Tried; 4]>,
     pub(crate) attempts: u32,
@@ -95,6 +98,7 @@ impl RequestContext {
             key: random::number(),
             route: None,
             way: None,
+            session: None,
             selected: None,
             tried: SmallVec::new(),
             attempts: 0,
@@ -142,6 +146,7 @@ impl RequestContext {
             attempts: self.attempts,
             hedge: self.hedge.get(),
             way: self.way,
+            session: self.session,
             took,
             request_id,
             refusal: self.refusal,

@@ -8,6 +8,24 @@ pub(crate) fn cookie<'f>(fields: &'f Fields, name: &str) -> Option<&'f [u8]> {
     pairs.find_map(|pair| value_of(pair, name))
 }
 
+/// Takes every cookie of this name out.
+pub(crate) fn without(fields: &mut Fields, name: &str) {
+    if cookie(fields, name).is_none() {
+        return;
+    }
+    let lines: Vec<Vec<u8>> = fields
+        .all(Known::Cookie)
+        .map(|line| {
+            let others = pairs(line).filter(|pair| value_of(pair, name).is_none());
+            others.collect::<Vec<_>>().join(&b"; "[..])
+        })
+        .collect();
+    fields.remove(Known::Cookie);
+    for line in lines.iter().filter(|line| !line.is_empty()) {
+        fields.append(Known::Cookie, line);
+    }
+}
+
 fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
@@ -44,5 +62,16 @@ mod tests {
             assert_eq!(cookie(&fields, absent), None);
         }
         assert_eq!(cookie(&with(&["a", ";;", "=a"]), "a"), None);
+    }
+
+    #[test]
+    fn a_cookie_is_taken_out_and_the_others_stay() {
+        let mut fields = with(&["aa=1; a=2;b=3", "a=4", "c=5"]);
+        without(&mut fields, "a");
+
+        let lines: Vec<_> = fields.all(Known::Cookie).collect();
+        assert_eq!(lines, [&b"aa=1; b=3"[..], &b"c=5"[..]]);
+        without(&mut fields, "x");
+        assert_eq!(fields.all(Known::Cookie).count(), 2);
     }
 }

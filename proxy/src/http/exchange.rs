@@ -1,7 +1,7 @@
 //! One request from its head to its last byte. **Start reading here.**
 //!
-//! `admit → route → (own answer) → rate → (split) → (coalesce) → places → (mirror) → attempts → relay
-//! → settle`, in the one task of the client's connection or stream. Each step is a module of its own; this one
+//! `admit → route → (own answer) → rate → (session, split) → (coalesce) → places → (mirror) → attempts
+//! → relay → settle`, in the one task of the client's connection or stream. Each step is a module of its own; this one
 //! says in which order. What a route may do besides is in [`super::rules`].
 
 use std::future::poll_fn;
@@ -25,7 +25,7 @@ use super::relay::{Relayed, Terms, Upload, flush, relay};
 use super::route::RouteState;
 use super::rules::squeeze::Squeeze;
 use super::rules::{self, OwnAnswer};
-use super::{headers, mirror, overload, rate_limit, split, upgrade};
+use super::{headers, mirror, overload, rate_limit, split, sticky, upgrade};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::door::Misdirected;
@@ -104,10 +104,14 @@ async fn respond(
         return Err(Stop::Refused(Refusal::BodyTooLarge));
     }
     rate_limit::check(route, request).map_err(Stop::Refused)?;
+    request.session = sticky::look(route, request, inbound);
     request.way = split::choose(route, request);
     // Held while the request goes on by itself.
     let mut _turn = None;
-    if let Some(rule) = &route.rule.options.coalesce {
+    // A session's requests are answered by its own endpoint, and may be given its cookie.
+    if let Some(rule) = &route.rule.options.coalesce
+        && request.session.is_none()
+    {
         let sharing = coalesce::share(client, rule, route, request, inbound, alarm);
         match Box::pin(sharing).await? {
             Shared::Served => return Ok(()),
@@ -148,6 +152,9 @@ async fn deliver(
     let route = &*route;
     let switched = answer.head.status == StatusCode::SWITCHING_PROTOCOLS;
     upload.keep_no_more();
+    if request.session.is_some() {
+        sticky::toward_client(request, &answer.selected, &mut answer.head, inbound);
+    }
     let named = Some(&answer.selected);
     let (end, squeeze) = prepare(
         client,

@@ -30,4 +30,5 @@ pub(crate) mod retry;
 pub(crate) mod route;
 pub(crate) mod rules;
 pub(crate) mod split;
+pub(crate) mod sticky;
 pub(crate) mod upgrade;

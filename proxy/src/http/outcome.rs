@@ -23,6 +23,7 @@ use super::message::AnswerHead;
 use super::retry::Retry;
 use super::route::RouteState;
 use super::split::Way;
+use super::sticky::Session;
 use crate::clock;
 use crate::config::Tier;
 use crate::metrics;
@@ -154,6 +155,8 @@ pub(crate) struct RequestOutcome<'a> {
     pub(crate) hedge: Option<Hedged>,
     /// `None`: the route is not split.
     pub(crate) way: Option<Way>,
+    /// `None`: the route's requests belong to no session.
+    pub(crate) session: Option<Session>,
     pub(crate) took: Duration,
     pub(crate) request_id: &'a str,
     /// The word for our own "no" (`Refusal::as_str` and the like), `None` if the endpoint answered.
@@ -178,6 +181,9 @@ pub(crate) fn settle_request(outcome: &RequestOutcome<'_>) {
         route.metrics.request(status, took, received, sent);
         if let Some(hedge) = outcome.hedge {
             route.metrics.hedged(hedge);
+        }
+        if let Some(session) = outcome.session {
+            route.metrics.session(session.found.as_str());
         }
     }
     if let Some(kind) = outcome.refusal {

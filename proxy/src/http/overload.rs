@@ -14,16 +14,16 @@ use std::time::Duration;
 use http::StatusCode;
 use metrics::{SharedString, counter};
 use sealane_model::{PoolId, RegionId, Snapshot};
-use sealane_steering::{Ask, rank};
+use sealane_steering::rank;
 use tokio::time::Instant;
 
-use super::attempt::{Answer, Stop};
+use super::attempt::{self, Answer, Stop};
 use super::context::{Inbound, RequestContext};
 use super::fields::{Fields, Known};
 use super::refuse::Refusal;
 use super::relay::Upload;
 use super::route::{HOST_MAX, RouteState, plain};
-use super::split;
+use super::{split, sticky};
 use crate::config::{Destination, TenantKey, Tier};
 use crate::upstream::concurrency::{crowding, threshold};
 use crate::upstream::gate::{Entry, Left, Place, Turn};
@@ -169,7 +169,7 @@ fn ask(
     if !pool.has_regions() {
         return Ok(None);
     }
-    ask_region(places, pool, to, request, &shared.world.load())
+    ask_region(places, pool, to, request, inbound)
 }
 
 fn ask_region(
@@ -177,17 +177,17 @@ fn ask_region(
     pool: &PoolGate,
     to: &Destination,
     request: &RequestContext,
-    world: &Snapshot,
+    inbound: &Inbound,
 ) -> Result<Option<(Waits, Turn)>, Shed> {
     let (tier, deadline) = (request.tier, request.deadline);
-    let Some(region) = first_region(to, request, world) else {
+    let (world, since) = (inbound.worker.shared.world.load(), clock::now());
+    let Some(region) = first_region(to, request, inbound, &world, since) else {
         return Ok(None); // that there is nobody is for the attempt to say
     };
     let name = world.topology.region_name(region);
     let Some(gate) = pool.region(region, name) else {
         return Ok(None);
     };
-    let since = clock::now();
     if tier != Tier::First
         && pool.is_adaptive()
         && tier.priority() > threshold(crowding(busy::permille(since), 1_000))
@@ -213,17 +213,18 @@ fn ask_region(
 
 /// Where the first attempt will go. Further ones, which may go elsewhere, are few and bounded by the
 /// budget.
-fn first_region(to: &Destination, request: &RequestContext, world: &Snapshot) -> Option<RegionId> {
+fn first_region(
+    to: &Destination,
+    request: &RequestContext,
+    inbound: &Inbound,
+    world: &Snapshot,
+    now: Instant,
+) -> Option<RegionId> {
     if let Some(only) = only_region(to.pool, world) {
         return Some(only);
     }
-    let ask = Ask {
-        pool: to.pool,
-        policy: &to.steering,
-        place: &request.place,
-        key: request.key,
-    };
-    rank(&ask, world).first()
+    let ask = attempt::ask_for(to, request, now);
+    sticky::region(request, inbound, world, &ask).or_else(|| rank(&ask.steering(), world).first())
 }
 
 fn only_region(pool: PoolId, world: &Snapshot) -> Option<RegionId> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::fields::Fields;
-use crate::config::{HeaderMatch, HostPattern, Route, RouteMatch, Split};
+use crate::config::{Action, HeaderMatch, HostPattern, Route, RouteMatch, Split, Sticky};
 use crate::metrics::RouteMetrics;
 use crate::upstream::budget::Budget;
 use crate::upstream::canary::{Branch, Canary};
@@ -22,6 +22,7 @@ use crate::upstream::hedging::Hedging;
 use crate::upstream::latency::Latency;
 use crate::upstream::rates::Rates;
 use crate::upstream::route::RoutePlaces;
+use crate::upstream::sticky::Tags;
 use paths::Paths;
 
 /// One route with what lives as long as it; shared by all workers.
@@ -35,6 +36,8 @@ pub(crate) struct RouteState {
     pub(crate) hedging: Option<Arc<Hedging>>,
     /// For each of the rule's splits, in their order. Kept likewise, while they stay as they are.
     pub(crate) branches: Vec<Branch>,
+    /// Where sessions are known by a cookie.
+    pub(crate) tags: Option<Tags>,
     pub(crate) metrics: RouteMetrics,
     pub(crate) places: RoutePlaces,
     pub(crate) rates: Rates,
@@ -152,11 +155,27 @@ impl RouteState {
             latency: measured.then(|| known.unwrap_or_default()),
             hedging,
             branches: branches(predecessor.map(|route| &**route), rule),
+            tags: tags(rule),
             metrics: RouteMetrics::new(&rule.name),
             places: RoutePlaces::new(rule, predecessor.map(|old| &old.places)),
             rates: Rates::new(rule, predecessor.map(|old| &old.rates)),
         }
     }
+}
+
+fn tags(rule: &Route) -> Option<Tags> {
+    let Some(Sticky::Cookie(cookie)) = &rule.options.sticky else {
+        return None;
+    };
+    let own = match &rule.action {
+        Action::Forward(to) => Some(to.pool),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    };
+    let others = rule.options.split.iter().map(|split| split.to.pool);
+    Some(Tags::new(
+        &cookie.keys,
+        own.into_iter().chain(others).collect(),
+    ))
 }
 
 fn branches(predecessor: Option<&RouteState>, rule: &Route) -> Vec<Branch> {

@@ -14,6 +14,7 @@ use super::cookies::cookie;
 use super::fields::Known;
 use super::message::AnswerHead;
 use super::route::RouteState;
+use super::sticky::Session;
 use crate::config::{Action, Destination, SplitKey};
 use crate::random;
 use crate::upstream::canary::{Branch, Side};
@@ -52,7 +53,7 @@ impl Way {
     }
 }
 
-/// `None`: nothing is split off.
+/// `None`: nothing is split off. Asked once the request's session is known.
 pub(crate) fn choose(route: &RouteState, request: &RequestContext) -> Option<Way> {
     if route.branches.is_empty() {
         return None;
@@ -105,6 +106,10 @@ fn takes(
     };
     if let Some(key) = key.filter(|key| !key.is_empty()) {
         return branch.takes(key);
+    }
+    // A session that changed pools with each request would be none.
+    if let Some(number) = request.session.as_ref().and_then(Session::number) {
+        return branch.takes(&number.to_le_bytes());
     }
     branch.takes_point(point.get_or_insert_with(random::point))
 }

@@ -27,6 +27,7 @@ pub(crate) mod select;
 #[cfg(test)]
 mod simulation;
 mod sketch;
+pub(crate) mod sticky;
 pub(crate) mod tenants;
 mod view;
 

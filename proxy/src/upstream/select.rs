@@ -77,6 +77,8 @@ pub(crate) enum Choice {
     LeastLoaded,
     InTurn,
     ByHash,
+    /// The request's session is there.
+    Sticky,
     /// The endpoints that the key leads to first had no room.
     HashFull,
     /// The zone that the node stands in has too much to do.
@@ -95,10 +97,11 @@ pub(crate) enum Choice {
 
 impl Choice {
     /// In the order of their discriminants: tables are indexed by them.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::LeastLoaded,
         Self::InTurn,
         Self::ByHash,
+        Self::Sticky,
         Self::HashFull,
         Self::AzFull,
         Self::Trial,
@@ -113,6 +116,7 @@ impl Choice {
             Self::LeastLoaded => "least_loaded",
             Self::InTurn => "in_turn",
             Self::ByHash => "by_hash",
+            Self::Sticky => "sticky",
             Self::HashFull => "hash_full",
             Self::AzFull => "az_full",
             Self::Trial => "trial",
@@ -125,7 +129,10 @@ impl Choice {
 
     /// What the policy does when nothing is the matter.
     pub(crate) const fn is_plain(self) -> bool {
-        matches!(self, Self::LeastLoaded | Self::InTurn | Self::ByHash)
+        matches!(
+            self,
+            Self::LeastLoaded | Self::InTurn | Self::ByHash | Self::Sticky
+        )
     }
 }
 
@@ -231,7 +238,7 @@ pub(crate) fn select(
 }
 
 impl<'a> SelectAsk<'a> {
-    fn steering(&self) -> Ask<'a> {
+    pub(crate) fn steering(&self) -> Ask<'a> {
         Ask {
             pool: self.pool,
             policy: self.policy,
@@ -240,7 +247,7 @@ impl<'a> SelectAsk<'a> {
         }
     }
 
-    fn was_tried(&self, endpoint: EndpointId) -> bool {
+    pub(super) fn was_tried(&self, endpoint: EndpointId) -> bool {
         self.tried.iter().any(|tried| tried.endpoint == endpoint)
     }
 
@@ -256,7 +263,7 @@ impl<'a> SelectAsk<'a> {
 
     /// An attempt that timed out has cost the client its patience: a second one in the same
     /// region, which may have lost its network, would cost as much again.
-    fn has_given_up(&self, region: RegionId) -> bool {
+    pub(super) fn has_given_up(&self, region: RegionId) -> bool {
         self.tries_in(region) >= TRIES_PER_REGION
             || self.tried_in(region).any(|tried| tried.timed_out)
     }

@@ -194,6 +194,10 @@ impl View {
 }
 
 impl Candidate {
+    pub(super) const fn weight(&self) -> u32 {
+        self.weight
+    }
+
     /// One of the addresses that it has now.
     pub(super) fn address(&self, random: u64) -> Option<SocketAddr> {
         // The high half: the low one took part in picking the endpoint.

@@ -17,7 +17,7 @@ use super::{Parser, Transport};
 const TOKEN_CHARS_MIN: usize = 16;
 
 const HASH_PREFIX: &str = "sha256:";
-const FILE_PREFIX: &str = "file:";
+pub(super) const FILE_PREFIX: &str = "file:";
 
 impl Parser<'_> {
     pub(super) fn admin(&mut self, spec: Option<&At<AdminSpec>>) -> Option<AdminConfig> {
@@ -127,7 +127,7 @@ impl Parser<'_> {
     }
 
     /// The secret itself, or what the file holds that it names.
-    fn referred(&mut self, at: &At<Secret>) -> Option<String> {
+    pub(super) fn referred(&mut self, at: &At<Secret>) -> Option<String> {
         let Some(path) = at.value.0.strip_prefix(FILE_PREFIX) else {
             return Some(at.value.0.clone());
         };

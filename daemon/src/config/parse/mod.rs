@@ -14,6 +14,7 @@ mod proxy;
 mod retries;
 mod sharing;
 mod splits;
+mod sticky;
 mod tls;
 
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use sealane_acme::Names;
 use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
-use sealane_proxy::config::{Balancing, Destination, Listener, LocalZone, PoolLimits};
+use sealane_proxy::config::{Balancing, Destination, Listener, LocalZone, PoolLimits, StickyKey};
 use sealane_proxy::tls::ServerTls;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
@@ -66,6 +67,7 @@ pub(super) fn parse(
         limits,
         trusted_proxies,
         tier_header,
+        sticky_keys,
         name_endpoint,
         global_load_balancer: _,
     } = spec;
@@ -80,6 +82,7 @@ pub(super) fn parse(
         binds: Binds::default(),
         acme_wanted: Vec::new(),
         pool_limits: Vec::new(),
+        sticky_keys: None,
     };
     let regions = parser.regions(regions.as_ref());
     let node_spec = node.as_ref();
@@ -92,6 +95,7 @@ pub(super) fn parse(
     let listeners = parser.listeners(listener_specs);
     let state_dir = parser.state_dir(node_spec);
     let acme = parser.acme(acme.as_ref(), state_dir.as_ref());
+    parser.sticky_keys = parser.sticky_keys(sticky_keys.as_ref());
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
     let bounds = parser.bounds(tier_header.as_ref());
@@ -145,6 +149,7 @@ pub(super) fn listeners_tls(
         acme_wanted: Vec::new(),
         pool_limits: Vec::new(),
         binds: Binds::default(),
+        sticky_keys: None,
     };
     let entries = spec.listeners.iter().flat_map(|table| table.value.iter());
     let named = entries.filter_map(|entry| Some((&entry.name, entry.value.as_ref()?)));
@@ -172,6 +177,8 @@ struct Parser<'a> {
     acme_wanted: Vec<(Names, Span)>,
     /// Of pools that have any.
     pool_limits: Vec<PoolLimits>,
+    /// `None`: they could not be read.
+    sticky_keys: Option<Arc<[StickyKey]>>,
 }
 
 /// A pool that routes and steered names may refer to.

@@ -34,6 +34,7 @@ impl Parser<'_> {
             coalesce,
             mirror,
             split,
+            sticky,
             ..
         } = spec;
         let before = self.notes.count();
@@ -50,6 +51,7 @@ impl Parser<'_> {
                 .and_then(|at| self.mirror(at, pool.as_ref())),
             limits: self.route_limits(spec).unwrap_or_default(),
             split: self.splits(split.as_ref(), pool.as_ref(), spec.broken),
+            sticky: sticky.as_ref().and_then(|at| self.sticky(at)),
         };
         if let (None, Some(rewrite)) = (pool, rewrite)
             && !spec.broken
@@ -62,6 +64,12 @@ impl Parser<'_> {
         {
             let message = "`mirror` shows what endpoints see, and this route has none";
             self.notes.wrong(mirror.span, message);
+        }
+        if let (None, Some(sticky)) = (pool, sticky)
+            && !spec.broken
+        {
+            let message = "`sticky` chooses among endpoints, and this route has none";
+            self.notes.wrong(sticky.span, message);
         }
         (self.notes.count() == before).then_some(options)
     }

@@ -433,6 +433,7 @@ impl Parser<'_> {
             bulkhead: _,
             rate_limit: _,
             split: _,
+            sticky: _,
         } = &spec.value;
         let when = r#match.as_ref().and_then(|when| self.route_match(when));
         let action = self.action(spec);

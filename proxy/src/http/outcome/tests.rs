@@ -128,6 +128,7 @@ fn refused() -> RequestOutcome<'static> {
         attempts: 0,
         hedge: None,
         way: None,
+        session: None,
         took: Duration::from_millis(3),
         request_id: ID,
         refusal: Some("no_route"),
@@ -147,6 +148,7 @@ fn a_request_is_one_line_that_says_where_it_went_and_why() {
         attempts: 2,
         hedge: None,
         way: None,
+        session: None,
         refusal: None,
         ..refused()
     });
