@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -201,6 +202,10 @@ pub(crate) fn listen(socket: Socket, kind: SocketKind) -> io::Result<Listening> 
     Ok(Listening::Stream(socket.into()))
 }
 
+/// Clients that are let in before others have their turn: whoever connects as fast as it can must not keep
+/// those waiting who are in. The rest waits in the kernel's queue, of [`BACKLOG`].
+const ACCEPTS_IN_A_ROW: u32 = 8;
+
 /// Accepts until the listener is removed or the proxy drains, then sees its connections to their
 /// end. Dropping it cuts them off.
 pub(crate) async fn accept(opened: Opened, worker: Rc<Worker>) {
@@ -234,10 +239,18 @@ async fn accept_until_closed(
 ) {
     let mut closing = state.closing.subscribe();
     let mut phase = worker.shared.phase.subscribe();
+    let mut in_a_row = 0;
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
-                Ok((tcp, peer)) => admit(tcp, peer, state, worker, connections),
+                Ok((tcp, peer)) => {
+                    admit(tcp, peer, state, worker, connections);
+                    in_a_row += 1;
+                    if in_a_row == ACCEPTS_IN_A_ROW {
+                        in_a_row = 0;
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(error) => pause(&error, state).await,
             },
             Some(ended) = connections.join_next() => note_panic(ended),
@@ -302,58 +315,109 @@ impl Drop for Gauged {
 }
 
 /// One client connection, from its first byte to its last.
-async fn connection(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps room for each argument twice (rust-lang/rust#62958)"
+)]
+fn connection(
     tcp: TcpStream,
     peer: SocketAddr,
     state: Arc<ListenerState>,
     rule: Arc<ListenerRule>,
     worker: Rc<Worker>,
-    _open: OpenGuard,
-) {
-    rule.metrics.connections.increment(1);
-    let gauged = Gauged(rule);
-    if let Err(error) = tcp.set_nodelay(true) {
-        return tracing::debug!("client left: {error}");
+    open: OpenGuard,
+) -> impl Future<Output = ()> {
+    async move {
+        let _open = open;
+        rule.metrics.connections.increment(1);
+        let gauged = Gauged(rule);
+        if let Err(error) = tcp.set_nodelay(true) {
+            return tracing::debug!("client left: {error}");
+        }
+        let Some(caller) = caller(&tcp, peer, &gauged.0, &worker).await else {
+            return gauged.0.metrics.protocol_failures.increment(1);
+        };
+        let Ok(_place) = place(&caller, &worker) else {
+            return gauged.0.metrics.over_client_limit.increment(1);
+        };
+        // In a box of its own: an idle connection is no larger than it must be.
+        let serving: Pin<Box<dyn Future<Output = ()>>> = match &gauged.0.protocol {
+            ListenerProtocol::Http => {
+                let inbound = inbound(&worker, &caller, &gauged.0, None);
+                Box::pin(serve(Transport::Tcp(tcp), inbound, Spoken::Either))
+            }
+            ListenerProtocol::Https(_) => {
+                Box::pin(serve_tls(tcp, caller, state, Arc::clone(&gauged.0), worker))
+            }
+            ListenerProtocol::Tcp { .. } | ListenerProtocol::TlsPassthrough { .. } => {
+                Box::pin(tcp::serve(tcp, caller, Arc::clone(&gauged.0), worker))
+            }
+            // No connection comes from a UDP socket.
+            ListenerProtocol::Udp { .. } => return,
+        };
+        serving.await;
     }
-    let Some(caller) = caller(&tcp, peer, &gauged.0, &worker).await else {
-        return gauged.0.metrics.protocol_failures.increment(1);
+}
+
+async fn serve_tls(
+    tcp: TcpStream,
+    caller: Caller,
+    state: Arc<ListenerState>,
+    rule: Arc<ListenerRule>,
+    worker: Rc<Worker>,
+) {
+    let ListenerProtocol::Https(tls) = &rule.protocol else {
+        return;
     };
-    let Ok(_place) = place(&caller, &worker) else {
-        return gauged.0.metrics.over_client_limit.increment(1);
-    };
-    let inbound = |scheme, door| Inbound {
-        worker: Rc::clone(&worker),
+    match Box::pin(handshake(tcp, tls, state, &worker)).await {
+        Shaken::Failed => rule.metrics.handshake_failures.increment(1),
+        Shaken::Proof => {}
+        Shaken::Client {
+            transport,
+            spoken,
+            door,
+        } => {
+            let inbound = inbound(&worker, &caller, &rule, Some(door));
+            Box::pin(serve(transport, inbound, spoken)).await;
+        }
+    }
+}
+
+fn inbound(
+    worker: &Rc<Worker>,
+    caller: &Caller,
+    rule: &ListenerRule,
+    door: Option<Box<Door>>,
+) -> Inbound {
+    Inbound {
+        worker: Rc::clone(worker),
         peer: PeerText::new(caller.source.ip()),
-        scheme,
-        redirect_to_https: gauged.0.redirect_to_https,
+        scheme: if door.is_some() { "https" } else { "http" },
+        redirect_to_https: rule.redirect_to_https,
         door,
-    };
-    match &gauged.0.protocol {
-        ListenerProtocol::Http => {
-            let wire = Wire::new(Transport::Tcp(tcp));
-            let inbound = inbound("http", None);
-            if h1::serve(&wire, &inbound, true).await == Served::IsHttp2 {
-                Box::pin(h2::serve(&wire, &inbound)).await;
-            }
+    }
+}
+
+/// What the client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoken {
+    Http1,
+    Http2,
+    /// Its first bytes tell.
+    Either,
+}
+
+/// For [`connection`]'s reason, no async fn either.
+fn serve(transport: Transport, inbound: Inbound, spoken: Spoken) -> impl Future<Output = ()> {
+    let wire = Wire::new(transport);
+    async move {
+        let is_http2 = match spoken {
+            Spoken::Http2 => true,
+            _ => h1::serve(&wire, &inbound, spoken == Spoken::Either).await == Served::IsHttp2,
+        };
+        if is_http2 {
+            Box::pin(h2::serve(&wire, &inbound)).await;
         }
-        ListenerProtocol::Https(tls) => match Box::pin(handshake(tcp, tls, state, &worker)).await {
-            Shaken::Failed => gauged.0.metrics.handshake_failures.increment(1),
-            Shaken::Proof => {}
-            Shaken::Client { wire, http2, door } => {
-                let inbound = inbound("https", Some(door));
-                if http2 {
-                    Box::pin(h2::serve(&wire, &inbound)).await;
-                } else {
-                    h1::serve(&wire, &inbound, false).await;
-                }
-            }
-        },
-        ListenerProtocol::Tcp { .. } | ListenerProtocol::TlsPassthrough { .. } => {
-            let rule = Arc::clone(&gauged.0);
-            Box::pin(tcp::serve(tcp, caller, rule, &worker)).await;
-        }
-        // No connection comes from a UDP socket.
-        ListenerProtocol::Udp { .. } => {}
     }
 }
 
@@ -415,9 +479,9 @@ const fn canonical(address: SocketAddr) -> SocketAddr {
 /// How a handshake ended.
 enum Shaken {
     Client {
-        wire: Wire,
-        http2: bool,
-        door: Door,
+        transport: Transport,
+        spoken: Spoken,
+        door: Box<Door>,
     },
     /// Somebody looked for a proof (RFC 8737), and that was all.
     Proof,
@@ -445,16 +509,19 @@ async fn handshake(
         }
     };
     let agreed = stream.get_ref().1;
-    let http2 = agreed.alpn_protocol() == Some(b"h2");
+    let spoken = match agreed.alpn_protocol() {
+        Some(b"h2") => Spoken::Http2,
+        _ => Spoken::Http1,
+    };
     let identity = ServerTls::identity(agreed.peer_certificates());
     let Some(door) = Door::enter(state, asked, identity) else {
         tracing::debug!("the client's certificate ended since its session began");
         return Shaken::Failed;
     };
     Shaken::Client {
-        wire: Wire::new(Transport::ServerTls(Box::new(stream))),
-        http2,
-        door,
+        transport: Transport::ServerTls(Box::new(stream)),
+        spoken,
+        door: Box::new(door),
     }
 }
 

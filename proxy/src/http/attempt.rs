@@ -854,7 +854,7 @@ pub(super) fn head_for_endpoint(
 ) -> RequestHead {
     let mut head = request.head.for_attempt();
     let received = head.version;
-    let door = inbound.door.as_ref().filter(|_| request.asked);
+    let door = inbound.door.as_deref().filter(|_| request.asked);
     headers::toward_endpoint(
         &mut head.fields,
         &Forwarding {

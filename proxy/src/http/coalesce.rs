@@ -127,7 +127,7 @@ fn key_of(
     if !client.body_done() || client.wants_tunnel_only() || request.is_grpc {
         return Err(None);
     }
-    let door = inbound.door.as_ref().filter(|_| request.asked);
+    let door = inbound.door.as_deref().filter(|_| request.asked);
     let asked = Asked {
         head: &request.head,
         scheme: inbound.scheme,

@@ -39,7 +39,7 @@ pub(crate) struct Inbound {
     /// See [`crate::config::Listener`]: as it was when the client connected.
     pub(crate) redirect_to_https: Option<u16>,
     /// What the client proved when it came in; `None` without TLS.
-    pub(crate) door: Option<Door>,
+    pub(crate) door: Option<Box<Door>>,
 }
 
 #[derive(Clone)]

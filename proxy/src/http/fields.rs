@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::h1::head;
 
@@ -299,6 +300,59 @@ impl Lines {
     }
 }
 
+/// Lines of known names, kept in little room to be added to one head after the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    text: Box<[u8]>,
+    /// Name and end of each.
+    ends: SmallVec<[(Known, u16); 5]>,
+}
+
+impl Written {
+    /// `None`: there are unknown names among them, they are too long, or something stands between them.
+    pub(crate) fn of(fields: &Fields) -> Option<Self> {
+        u16::try_from(fields.text.len()).ok()?;
+        let mut ends = SmallVec::new();
+        let mut at = 0;
+        for line in &fields.lines {
+            if line.known == Known::Other || line.start != at || !line.as_written {
+                return None;
+            }
+            at = line.end;
+            ends.push((line.known, at as u16));
+        }
+        (at as usize == fields.text.len()).then(|| Self {
+            text: fields.text.as_slice().into(),
+            ends,
+        })
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line> {
+        let mut start = 0;
+        self.ends.iter().map(move |(known, end)| {
+            let end = u32::from(*end);
+            let name_length = known.as_str().len() as u16;
+            let line = Line {
+                start,
+                end,
+                value: start + u32::from(name_length) + 2,
+                value_end: end - 2,
+                name_length,
+                known: *known,
+                as_written: true,
+            };
+            start = end;
+            line
+        })
+    }
+
+    /// The first of this name.
+    pub(crate) fn get(&self, known: Known) -> Option<&[u8]> {
+        let line = self.lines().find(|line| line.known == known)?;
+        Some(&self.text[line.value as usize..line.value_end as usize])
+    }
+}
+
 /// See the module. Bounded by whoever fills it: a parser's limits, or our own few additions.
 #[derive(Clone, Default)]
 pub(crate) struct Fields {
@@ -477,18 +531,20 @@ impl Fields {
         });
     }
 
-    /// Adds all lines of another head, in order.
-    pub(crate) fn append_all(&mut self, other: &Self) {
+    /// Adds lines that were written before.
+    pub(crate) fn append_written(&mut self, written: &Written) {
         let by = offset(self.text.len());
-        self.text.extend_from_slice(&other.text);
-        self.lines.extend(other.lines.iter().map(|line| Line {
-            start: line.start + by,
-            end: line.end + by,
-            value: line.value + by,
-            value_end: line.value_end + by,
-            ..*line
-        }));
-        self.present |= other.present;
+        self.text.extend_from_slice(&written.text);
+        for line in written.lines() {
+            self.present |= line.known.bit();
+            self.lines.push(Line {
+                start: line.start + by,
+                end: line.end + by,
+                value: line.value + by,
+                value_end: line.value_end + by,
+                ..line
+            });
+        }
     }
 
     /// Replaces all lines of this name by one.
@@ -712,20 +768,37 @@ mod tests {
     }
 
     #[test]
-    fn all_lines_of_another_head_stand_behind() {
+    fn lines_that_were_written_before_stand_behind() {
         let mut fields = Fields::new();
         fields.append("x-first", b"1");
-        let mut other = Fields::over(b"/path ".to_vec());
+        let mut other = Fields::new();
         other.append(Known::Via, b"1.1 a");
-        other.append("x-last", b"2");
+        other.append(Known::Te, b"");
+        let kept = Written::of(&other).unwrap();
 
-        fields.append_all(&other);
+        fields.append_written(&kept);
         fields.append(Known::Host, b"x");
 
-        let all = "x-first: 1\r\nvia: 1.1 a\r\nx-last: 2\r\nhost: x\r\n";
+        let all = "x-first: 1\r\nvia: 1.1 a\r\nte: \r\nhost: x\r\n";
         assert_eq!(written(&fields), all);
-        assert_eq!(fields.get(Known::Via), Some(&b"1.1 a"[..]));
-        assert_eq!(fields.get("x-last"), Some(&b"2"[..]));
+        for each in [fields.get(Known::Via), kept.get(Known::Via)] {
+            assert_eq!(each, Some(&b"1.1 a"[..]));
+        }
+        assert_eq!(fields.get(Known::Te), Some(&b""[..]));
+        assert_eq!(kept.get(Known::Host), None);
+    }
+
+    #[test]
+    fn only_known_names_without_gaps_are_kept_as_written() {
+        let mut fields = Fields::new();
+        fields.append(Known::Via, b"1.1 a");
+        fields.append(Known::Te, b"b");
+        fields.remove(Known::Via);
+        assert!(Written::of(&fields).is_none(), "a gap");
+
+        let mut fields = Fields::new();
+        fields.append("x-other", b"b");
+        assert!(Written::of(&fields).is_none(), "an unknown name");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
     let mut alarm = Alarm::default();
     let mut arrived = BytesMut::new();
     let mut first = true;
-    loop {
+    let end = loop {
         let limits = inbound.worker.shared.rules.load().config.limits.clone();
         let reading = Reading {
             wire,
@@ -75,35 +75,63 @@ pub(crate) async fn serve(wire: &Wire, inbound: &Inbound, may_be_http2: bool) ->
             may_be_http2: may_be_http2 && first,
         };
         first = false;
-        match reading.head(&mut arrived, &mut alarm).await {
-            Read::Head(read) => {
-                let exchange = one_request(wire, inbound, &mut arrived, read, &mut alarm);
-                match Box::pin(exchange).await {
-                    After::Next => {}
-                    After::Close => {
-                        Box::pin(linger(wire)).await;
-                        return Served::Over;
-                    }
-                    After::Drop => return Served::Over,
+        // What was read moves into its exchange before anything is awaited: while a connection is idle, no
+        // room is kept for it.
+        let mut ended = End::Closed;
+        let after = {
+            let exchange = match reading.head(&mut arrived, &mut alarm).await {
+                Read::Head(read) => {
+                    let exchange = one_request(wire, inbound, &mut arrived, read, &mut alarm);
+                    Some(Box::pin(exchange))
                 }
-                if arrived.is_empty() {
-                    arrived = BytesMut::new(); // the room for the last head goes with it
+                Read::Ended(why) => {
+                    ended = why;
+                    None
                 }
+            };
+            match exchange {
+                Some(exchange) => exchange.await,
+                None => break ended,
             }
-            Read::Refused(refusal) => {
-                drop(arrived); // lingering takes a while
-                Box::pin(refuse(wire, &refusal)).await;
+        };
+        match after {
+            After::Next => {}
+            After::Close => {
+                Box::pin(linger(wire)).await;
                 return Served::Over;
             }
-            Read::Http2 => {
-                wire.unread(arrived);
-                return Served::IsHttp2;
-            }
-            Read::Closed => {
-                // Nothing is owed: if saying goodbye fails, it is gone already.
-                let _ = Box::pin(timeout(LINGER_TIME, wire.shutdown())).await;
-                return Served::Over;
-            }
+            After::Drop => return Served::Over,
+        }
+        if arrived.is_empty() {
+            arrived = BytesMut::new(); // the room for the last head goes with it
+        }
+    };
+    Box::pin(conclude(wire, arrived, end)).await
+}
+
+/// Why there is no further request.
+enum End {
+    Refused(Refusal),
+    Http2,
+    /// The client left, idled too long, or we drain.
+    Closed,
+}
+
+async fn conclude(wire: &Wire, arrived: BytesMut, end: End) -> Served {
+    match end {
+        End::Refused(refusal) => {
+            drop(arrived); // lingering takes a while
+            refuse(wire, &refusal).await;
+            Served::Over
+        }
+        End::Http2 => {
+            wire.unread(arrived);
+            Served::IsHttp2
+        }
+        End::Closed => {
+            // Nothing is owed: if saying goodbye fails, it is gone already.
+            let _ = timeout(LINGER_TIME, wire.shutdown()).await;
+            Served::Over
         }
     }
 }
@@ -199,10 +227,7 @@ async fn linger(wire: &Wire) {
 
 enum Read {
     Head(head::Request),
-    Refused(Refusal),
-    Http2,
-    /// The client left, idled too long, or we drain.
-    Closed,
+    Ended(End),
 }
 
 struct Reading<'a> {
@@ -215,11 +240,15 @@ struct Reading<'a> {
     may_be_http2: bool,
 }
 
+const fn refused(refusal: Refusal) -> Read {
+    Read::Ended(End::Refused(refusal))
+}
+
 impl Reading<'_> {
     /// Reads until `arrived` begins with a whole head.
     async fn head(&self, arrived: &mut BytesMut, alarm: &mut Alarm) -> Read {
         if arrived.is_empty() && !self.first_byte(alarm).await {
-            return Read::Closed;
+            return Read::Ended(End::Closed);
         }
         if let Some(read) = self.at_once(arrived).await {
             return read;
@@ -227,8 +256,8 @@ impl Reading<'_> {
         let read = Box::pin(timeout(self.limits.head_timeout, self.rest(arrived)));
         match read.await {
             Ok(read) => read,
-            Err(_) if arrived.is_empty() => Read::Closed,
-            Err(_) => Read::Refused(Refusal::HeadTimedOut),
+            Err(_) if arrived.is_empty() => Read::Ended(End::Closed),
+            Err(_) => Read::Ended(End::Refused(Refusal::HeadTimedOut)),
         }
     }
 
@@ -263,7 +292,7 @@ impl Reading<'_> {
             let mut reading = |cx: &mut Context<'_>| self.wire.poll_fill(cx, arrived, HEAD_READ);
             match poll_fn(|cx| Poll::Ready(reading(cx))).await {
                 Poll::Pending => return None,
-                Poll::Ready(Ok(0) | Err(_)) => return Some(Read::Closed),
+                Poll::Ready(Ok(0) | Err(_)) => return Some(Read::Ended(End::Closed)),
                 Poll::Ready(Ok(_)) => {}
             }
         }
@@ -275,7 +304,7 @@ impl Reading<'_> {
         match head::plain_request(arrived, self.head_limits()) {
             Ok(Some(read)) => Some(Read::Head(read)),
             Ok(None) => None,
-            Err(refusal) => Some(Read::Refused(refusal)),
+            Err(refusal) => Some(refused(refusal)),
         }
     }
 
@@ -301,7 +330,7 @@ impl Reading<'_> {
             // It stands at the very start, or it is none (RFC 9113 §3.4).
             let may_be_http2 = self.may_be_http2 && empty_lines == 0;
             if may_be_http2 && arrived.starts_with(PREFACE) {
-                return Read::Http2;
+                return Read::Ended(End::Http2);
             }
             let perhaps_http2 = may_be_http2 && PREFACE.starts_with(arrived);
             if !undecided && !perhaps_http2 {
@@ -309,17 +338,17 @@ impl Reading<'_> {
                 match scanner.scan(arrived, limits) {
                     Ok(Some(length)) => {
                         let read = head::request(head::take(arrived, length));
-                        return read.map_or_else(Read::Refused, Read::Head);
+                        return read.map_or_else(refused, Read::Head);
                     }
                     Ok(None) => {}
-                    Err(refusal) => return Read::Refused(refusal),
+                    Err(refusal) => return refused(refusal),
                 }
             }
             held.set(arrived.capacity());
             let reading = held.unless_refused(|cx| self.wire.poll_fill(cx, arrived, HEAD_READ));
             match reading.await {
-                None => return Read::Refused(Refusal::HeadsFull),
-                Some(Ok(0) | Err(_)) => return Read::Closed,
+                None => return Read::Ended(End::Refused(Refusal::HeadsFull)),
+                Some(Ok(0) | Err(_)) => return Read::Ended(End::Closed),
                 Some(Ok(_)) => {}
             }
         }

@@ -12,7 +12,7 @@ use http::Version;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use super::fields::{Fields, Known, KnownSet};
+use super::fields::{Fields, Known, KnownSet, Written};
 use crate::h1::head::is_token;
 
 /// A peer's address as headers have it; made once for each connection.
@@ -26,31 +26,21 @@ pub(crate) struct PeerText {
     told: RefCell<Option<Told>>,
 }
 
-/// What endpoints were last told of a peer's requests: most ask for one host, over and over.
+/// The lines that endpoints were last told of a peer's request: most ask for one host, over and over.
 #[derive(Clone, Debug)]
-struct Told {
-    host: Box<[u8]>,
-    scheme: Box<str>,
-    received: Version,
-    lines: Fields,
-}
+struct Told(Written);
 
 impl Told {
-    fn about(host: &[u8], forwarding: &Forwarding<'_>) -> Self {
+    fn about(host: &[u8], forwarding: &Forwarding<'_>) -> Option<Self> {
         let mut lines = Fields::new();
         add_origin(&mut lines, host, forwarding);
-        Self {
-            host: host.into(),
-            scheme: forwarding.scheme.into(),
-            received: forwarding.received,
-            lines: lines.clone(), // without the room that it grew by
-        }
+        Written::of(&lines).map(Self)
     }
 
     fn is_for(&self, host: &[u8], forwarding: &Forwarding<'_>) -> bool {
-        *self.host == *host
-            && *self.scheme == *forwarding.scheme
-            && self.received == forwarding.received
+        self.0.get(Known::XForwardedHost).unwrap_or_default() == host
+            && self.0.get(Known::XForwardedProto) == Some(forwarding.scheme.as_bytes())
+            && self.0.get(Known::Via) == Some(via(forwarding.received))
     }
 }
 
@@ -415,19 +405,21 @@ const ORIGIN: KnownSet = KnownSet::new(&[
 /// Adds the peer to what is believed of the hops before it, and ourselves to both.
 fn tell_origin(fields: &mut Fields, forwarding: &Forwarding<'_>) {
     let host = fields.get(Known::Host).unwrap_or_default();
-    if fields.contains_any(ORIGIN) || host.len() > TOLD_HOST_MAX {
-        let host: SmallVec<[u8; 64]> = SmallVec::from_slice(host);
-        return add_origin(fields, &host, forwarding);
-    }
     let mut told = forwarding.peer.told.borrow_mut();
-    if !told
+    if fields.contains_any(ORIGIN) || host.len() > TOLD_HOST_MAX {
+        *told = None;
+    } else if !told
         .as_ref()
         .is_some_and(|told| told.is_for(host, forwarding))
     {
-        *told = Some(Told::about(host, forwarding));
+        *told = Told::about(host, forwarding);
     }
-    if let Some(told) = &*told {
-        fields.append_all(&told.lines);
+    match &*told {
+        Some(told) => fields.append_written(&told.0),
+        None => {
+            let host: SmallVec<[u8; 64]> = SmallVec::from_slice(host);
+            add_origin(fields, &host, forwarding);
+        }
     }
 }
 

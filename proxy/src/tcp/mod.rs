@@ -48,17 +48,17 @@ pub(crate) async fn serve(
     client: TcpStream,
     caller: Caller,
     rule: Arc<ListenerRule>,
-    worker: &Rc<Worker>,
+    worker: Rc<Worker>,
 ) {
     let mut session = Session::begin(caller, Arc::clone(&rule));
     let mut client = Side::new(client);
     session.end = match &rule.protocol {
         ListenerProtocol::Tcp { to, how } => {
-            run(&mut client, &mut session, to, how, Vec::new(), worker).await
+            run(&mut client, &mut session, to, how, Vec::new(), &worker).await
         }
         ListenerProtocol::TlsPassthrough { how, .. } => {
-            match by_name(&mut client, &mut session, &rule, worker).await {
-                Ok((to, hello)) => run(&mut client, &mut session, to, how, hello, worker).await,
+            match by_name(&mut client, &mut session, &rule, &worker).await {
+                Ok((to, hello)) => run(&mut client, &mut session, to, how, hello, &worker).await,
                 Err(end) => end,
             }
         }
