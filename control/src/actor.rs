@@ -33,6 +33,8 @@ pub const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 pub(crate) const PUBLISH_FIGURES_EVERY: Duration = Duration::from_secs(1);
 /// An unchanged world is published this often, so that its age shows that control is alive.
 pub(crate) const PUBLISH_ANYWAY_EVERY: Duration = Duration::from_secs(10);
+/// Live traffic is counted up this often, where anything depends on it.
+pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Observations taken in before anything else gets its turn again.
 const OBSERVATIONS_AT_ONCE: usize = 256;
 
@@ -97,7 +99,7 @@ fn build_with(config: Config, clock: Clock, remembered: Option<Remembered>) -> C
         writer,
         messages: ends.messages,
         observed,
-        drops: observations.clone(),
+        observations: observations.clone(),
         first_round: ends.first_round,
         overview: ends.overview,
         runner: Runner::default(),
@@ -105,6 +107,7 @@ fn build_with(config: Config, clock: Clock, remembered: Option<Remembered>) -> C
         holding: None,
         pending: Publish::NotNeeded,
         published: now,
+        counted: now,
         wake_at: Some(now),
     };
     Control {
@@ -177,7 +180,8 @@ struct Actor {
     writer: SnapshotWriter,
     messages: mpsc::Receiver<Message>,
     observed: mpsc::Receiver<Observation>,
-    drops: ObservationSender,
+    /// What was dropped of it, and what live traffic amounts to.
+    observations: ObservationSender,
     first_round: watch::Sender<bool>,
     overview: Arc<ArcSwap<Overview>>,
     runner: Runner,
@@ -186,6 +190,8 @@ struct Actor {
     holding: Option<oneshot::Sender<Remembered>>,
     pending: Publish,
     published: Timestamp,
+    /// When live traffic was counted up last.
+    counted: Timestamp,
     wake_at: Option<Timestamp>,
 }
 
@@ -236,6 +242,11 @@ impl Actor {
         let now = self.clock.now();
         if self.wake_at.is_some_and(|at| at <= now) {
             self.step(Input::Tick);
+        }
+        if self.count_at().is_some_and(|at| at <= now) {
+            self.counted = now;
+            let totals = self.observations.traffic().totals();
+            self.step(Input::Counted(totals));
         }
         if self.publish_at() <= now {
             self.publish();
@@ -429,11 +440,21 @@ impl Actor {
     }
 
     fn next_wake(&self) -> Timestamp {
-        let all = [self.wake_at, self.store.wake_at(), Some(self.publish_at())];
+        let all = [
+            self.wake_at,
+            self.store.wake_at(),
+            self.count_at(),
+            Some(self.publish_at()),
+        ];
         all.into_iter()
             .flatten()
             .min()
             .unwrap_or_else(|| self.publish_at())
+    }
+
+    fn count_at(&self) -> Option<Timestamp> {
+        let wanted = self.core.wants_counts();
+        wanted.then(|| self.counted + COUNT_EVERY)
     }
 
     fn publish_at(&self) -> Timestamp {
@@ -451,7 +472,7 @@ impl Actor {
         let overview = self.core.overview();
         let world = self.core.snapshot(self.published);
         metrics::published(&world, overview.overrides.len());
-        metrics::observations_dropped(self.drops.dropped());
+        metrics::observations_dropped(self.observations.dropped());
         if let Some(restored_at) = overview.restored_at {
             metrics::state_age(overview.started_at.since(restored_at));
         }
@@ -516,6 +537,23 @@ impl Actor {
                     until_ms = until,
                     "a region's standing changed"
                 );
+            }
+            Change::Ramp { pool, region, step } => {
+                let topology = self.core.topology();
+                let region = topology.region_name(*region);
+                metrics::ramped(topology, *pool, region, *step);
+                let pool = topology.pool(*pool).map_or("?", |pool| &pool.name);
+                let percent = step.map_or(100.0, |step| step.share * 100.0);
+                if step.is_some_and(|step| step.held) {
+                    tracing::warn!(
+                        pool,
+                        region,
+                        percent,
+                        "a returning region fails too often to be given more"
+                    );
+                } else {
+                    tracing::info!(pool, region, percent, "a returning region is given more");
+                }
             }
             Change::Resolved {
                 endpoint,

@@ -6,6 +6,7 @@
 
 mod order;
 mod settle;
+mod traffic;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{
-    EndpointId, Failure, Generation, Judged, Judgement, Observation, Outcome, PoolId, RegionId,
-    Source, Standing, Target, Timestamp, Topology, Verdict,
+    EndpointId, Failure, Generation, Judged, Judgement, Observation, Outcome, PoolId, RampStep,
+    RegionId, Source, Standing, Target, Timestamp, Topology, TrafficCounts, Verdict,
 };
 
 use crate::config::{Config, Probe};
+use crate::damping::{Damped, turn_of};
+use crate::demand::Demand;
 use crate::failover::Watch;
 use crate::health::endpoint::{Counts, Track};
 use crate::health::judged;
@@ -26,9 +29,11 @@ use crate::health::region::Tally;
 use crate::health::rtt::Floor;
 use crate::overrides::{Order, Override, Overrides};
 use crate::probe::schedule::{Pace, Schedule, Started, Ticket};
+use crate::ramp::Climb;
 use crate::state::Remembered;
 
 pub use order::{OrderError, OrderReply, PoolEffect};
+pub use traffic::Totals;
 pub use view::Overview;
 
 /// How often a host name is looked up again. The system's resolver does not tell how long an
@@ -66,6 +71,8 @@ pub enum Input {
     },
     /// A live request said something about an endpoint.
     Observed(Observation),
+    /// What live traffic amounts to by now.
+    Counted(Totals),
     /// An operator asks.
     Ordered(Order),
     /// The configuration was read anew.
@@ -128,6 +135,13 @@ pub enum Change {
         from: Standing,
         to: Standing,
     },
+    /// A region that returns has come to its next step, to its whole share, or is held where it is.
+    Ramp {
+        pool: PoolId,
+        region: RegionId,
+        /// `None`: it has its whole share.
+        step: Option<RampStep>,
+    },
     Resolved {
         endpoint: EndpointId,
         addresses: Arc<[SocketAddr]>,
@@ -158,6 +172,10 @@ pub struct Core {
     judgements: BTreeSet<(Timestamp, EndpointId)>,
     first_round: FirstRound,
     hold_down_ends: Option<Timestamp>,
+    /// When a step of a region's return may end.
+    climb_at: Option<Timestamp>,
+    /// The last turn in which a part of the clients took over new figures.
+    turned: u64,
     generation: Generation,
     started_at: Timestamp,
     restored_at: Option<Timestamp>,
@@ -183,6 +201,10 @@ struct MemberState {
     /// What was last said to the world, the operator's word included.
     standing: Standing,
     since: Timestamp,
+    counts: TrafficCounts,
+    demand: Demand,
+    damped: Damped,
+    climb: Option<Climb>,
 }
 
 #[derive(Debug)]
@@ -215,6 +237,8 @@ impl Core {
                 over: false,
             },
             hold_down_ends: None,
+            climb_at: None,
+            turned: turn_of(now),
             generation: Generation::default(),
             started_at: now,
             restored_at: remembered.written_at,
@@ -262,6 +286,7 @@ impl Core {
                 schedule.finish(self.now, endpoint, ticket);
             }
             Input::Observed(observation) => self.observed(&observation, &mut effects),
+            Input::Counted(totals) => self.counted(&totals, &mut effects),
             Input::Ordered(order) => effects.reply = Some(self.ordered(&order, &mut effects)),
             Input::Replaced(config) => self.replaced(*config, &mut effects),
             Input::Restored(overrides) => self.restored(overrides, &mut effects),
@@ -494,6 +519,8 @@ impl Core {
         self.end_judgements(effects);
         self.end_hold_downs(effects);
         self.end_first_round(effects);
+        self.climb(effects);
+        self.turn_parts(effects);
         effects.probes = self.probes.due(self.now);
         effects.lookups = self.lookups.due(self.now);
         effects.wake_at = self.wake_at();
@@ -552,6 +579,8 @@ impl Core {
             first_round,
             doubts,
             self.judgements.first().map(|(until, _)| *until),
+            self.climb_at,
+            self.turn_at(),
         ];
         all.into_iter().flatten().min()
     }

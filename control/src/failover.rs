@@ -51,6 +51,12 @@ impl Watch {
         self.standing
     }
 
+    /// Was it known to work, before it went out or since?
+    #[must_use]
+    pub const fn has_worked(&self) -> bool {
+        self.owes_hold_down
+    }
+
     /// When the hold-down ends, if one runs.
     #[must_use]
     pub const fn wake_at(&self) -> Option<Timestamp> {
@@ -111,6 +117,8 @@ mod tests {
             threshold: Ratio::new(0.5).unwrap(),
             hold_down: Duration::from_secs(60),
             all_down: AllDown::FailOpen,
+            panic: Ratio::ZERO,
+            ramp: None,
         }
     }
 

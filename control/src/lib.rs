@@ -4,13 +4,17 @@
 //! world that they read. Read [`core`] first, then [`health::endpoint`] and [`failover`].
 
 pub mod admin;
+pub mod cascade;
 pub mod config;
 pub mod core;
+pub mod damping;
+pub mod demand;
 pub mod failover;
 pub mod health;
 pub mod metrics;
 pub mod overrides;
 pub mod probe;
+pub mod ramp;
 pub mod state;
 
 mod actor;

@@ -6,7 +6,10 @@ use std::time::Duration;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use sealane_model::{EndpointId, Judged, Outcome, PoolId, Snapshot, Standing, Topology, Verdict};
+use sealane_model::{
+    EndpointId, Judged, MemberHealth, Outcome, PoolId, RampStep, Room, Snapshot, Standing,
+    Topology, Verdict,
+};
 
 /// Tells the recorder what each metric means.
 pub fn describe() {
@@ -64,6 +67,36 @@ pub fn describe() {
         "control_standing_changes_total",
         Unit::Count,
         "Changes of a region's standing in a pool, by new standing"
+    );
+    describe_gauge!(
+        "control_region_limit_per_second",
+        Unit::CountPerSecond,
+        "What a region can carry now: its capacity, times the usable part; absent without a capacity"
+    );
+    describe_gauge!(
+        "control_region_load_per_second",
+        Unit::CountPerSecond,
+        "What this node sends to a region that has a capacity"
+    );
+    describe_gauge!(
+        "control_region_excess_per_second",
+        Unit::CountPerSecond,
+        "Of the load, what came although no region had room for it"
+    );
+    describe_gauge!(
+        "control_region_accepts_ratio",
+        Unit::Count,
+        "Share of those who choose a region that it has room for; the others go to the next best one"
+    );
+    describe_gauge!(
+        "control_region_ramp_ratio",
+        Unit::Count,
+        "Share of its own that a region is given: below 1 while it returns step by step"
+    );
+    describe_counter!(
+        "control_ramp_steps_total",
+        Unit::Count,
+        "Ends of a returning region's steps, by pool, region and result (`next`, `held`, `done`)"
     );
     describe_gauge!(
         "control_snapshot_generation",
@@ -183,7 +216,9 @@ pub(crate) fn published(world: &Snapshot, overrides: usize) {
             gauge!("control_ejected_endpoints", "pool" => pool.clone(), "region" => region.clone())
                 .set(as_f64(ejected.count()));
             let degraded = f64::from(u8::from(health.degraded));
-            gauge!("control_region_degraded", "pool" => pool, "region" => region).set(degraded);
+            gauge!("control_region_degraded", "pool" => pool.clone(), "region" => region.clone())
+                .set(degraded);
+            share_published(&pool, &region, health);
         }
     }
     #[expect(
@@ -202,10 +237,38 @@ fn is_ejected(world: &Snapshot, id: EndpointId) -> bool {
     )
 }
 
+fn share_published(pool: &str, region: &str, health: &MemberHealth) {
+    let set = |name: &'static str, value: f64| {
+        gauge!(name, "pool" => pool.to_owned(), "region" => region.to_owned()).set(value);
+    };
+    set(
+        "control_region_ramp_ratio",
+        health.ramp.map_or(1.0, |ramp| ramp.share),
+    );
+    if let Some(room) = health.room {
+        set("control_region_limit_per_second", room.limit);
+        set("control_region_load_per_second", room.load);
+        set("control_region_excess_per_second", room.excess);
+        set("control_region_accepts_ratio", room.accepts);
+    }
+}
+
+/// `None`: the region has its whole share.
+pub(crate) fn ramped(topology: &Topology, pool: PoolId, region: &str, step: Option<RampStep>) {
+    let result = match step {
+        None => "done",
+        Some(step) if step.held => "held",
+        Some(_) => "next",
+    };
+    let (pool, region) = (pool_name(topology, pool), region.to_owned());
+    counter!("control_ramp_steps_total", "pool" => pool, "region" => region, "result" => result)
+        .increment(1);
+}
+
 /// Before the world loses some of its members: their gauges would stay as they were.
 pub(crate) fn leaving(world: &Snapshot) {
     for pool in world.topology.pools() {
-        for (member, _) in world.members(pool.id) {
+        for (member, health) in world.members(pool.id) {
             let region = world.topology.region_name(member.region).to_owned();
             let pool = pool.name.to_string();
             for verdict in VERDICTS {
@@ -219,6 +282,16 @@ pub(crate) fn leaving(world: &Snapshot) {
             ] {
                 gauge!(gone, "pool" => pool.clone(), "region" => region.clone()).set(0.0);
             }
+            let gone = MemberHealth {
+                room: health.room.map(|_| Room {
+                    limit: 0.0,
+                    load: 0.0,
+                    excess: 0.0,
+                    accepts: 0.0,
+                }),
+                ..MemberHealth::default()
+            };
+            share_published(&pool, &region, &gone);
         }
     }
 }

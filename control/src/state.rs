@@ -50,6 +50,8 @@ pub struct RememberedMember {
     pub standing: Standing,
     pub since: Timestamp,
     pub rtt_floor: Option<Duration>,
+    /// It returns step by step, and is at this one (from 0).
+    pub ramp_step: Option<u16>,
 }
 
 impl Remembered {
@@ -231,6 +233,8 @@ struct SpeltMember {
     hold_down_until_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rtt_floor_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ramp_step: Option<u16>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -268,6 +272,7 @@ fn spell(node: &str, remembered: &Remembered) -> Spelt {
             _ => None,
         },
         rtt_floor_us: one.rtt_floor.map(micros),
+        ramp_step: one.ramp_step,
     });
     let overrides = remembered.overrides.iter().map(|one| SpeltOverride {
         kind: one.subject.kind().to_owned(),
@@ -376,6 +381,7 @@ fn member(one: SpeltMember, names: &mut Names) -> Result<RememberedMember, Strin
         standing,
         since: Timestamp::from_millis(one.since_ms),
         rtt_floor: one.rtt_floor_us.map(Duration::from_micros),
+        ramp_step: one.ramp_step,
     })
 }
 
@@ -419,6 +425,7 @@ mod tests {
                 standing: Standing::Out(OutReason::HoldDown { until: at(9) }),
                 since: at(6),
                 rtt_floor: Some(Duration::from_micros(900)),
+                ramp_step: Some(1),
             }],
             overrides: vec![Override {
                 subject: Subject::Region("us".into()),

@@ -187,6 +187,7 @@ fn config(setup: &Setup, endpoints: &[SocketAddr]) -> Config {
             region,
             weight: Weight::DEFAULT,
             priority: 1,
+            capacity: None,
             addresses: Addresses::OfEndpoints,
             endpoints: vec![id],
         });
@@ -207,6 +208,8 @@ fn config(setup: &Setup, endpoints: &[SocketAddr]) -> Config {
         threshold: Ratio::new(0.5).unwrap(),
         hold_down: Duration::from_secs(60),
         all_down: AllDown::FailOpen,
+        panic: Ratio::ZERO,
+        ramp: None,
     };
     let probe = Probe {
         kind: ProbeKind::Tcp,

@@ -414,6 +414,34 @@ fn steering_has_what_its_policy_needs_and_no_more() {
         &["4:25: `pools.api.steering.policy`: `wieghted` isn't known"],
     );
     check_pool(
+        "failover: { ramp: fast }",
+        &["4:23: `pools.api.failover.ramp` cannot be `fast`"],
+    );
+    check_pool(
+        "failover: { ramp: { steps: [] } }",
+        &["4:32: a ramp without steps"],
+    );
+    check_pool(
+        "failover: { ramp: { steps: [25%, 5%] } }",
+        &["4:38: a ramp's steps must rise, from above 0% to below 100%"],
+    );
+    check_pool(
+        "failover: { ramp: { steps: [50%, 100%] } }",
+        &["4:38: a ramp's steps must rise, from above 0% to below 100%"],
+    );
+    check_pool(
+        "steering: { clients: [{ nets: 10.0.0.0/8, regions: us-west-2 }] }",
+        &["4:56: the pool `api` has no region `us-west-2`"],
+    );
+    check_pool(
+        "steering: { clients: [{ nets: [], regions: us-east-1 }] }",
+        &["4:27: these clients could be served nowhere, or nobody is meant"],
+    );
+    check_pool(
+        "steering: { clients: [{ regions: us-east-1 }] }",
+        &["4:29: the key `nets` is missing in `pools.api.steering.clients[0]`"],
+    );
+    check_pool(
         "failover: { all_down: fail-open }",
         &["4:27: `pools.api.failover.all_down` cannot be `fail-open`"],
     );

@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use sealane_model::{Location, RegionId, ScopePrefix, Snapshot, Ttl};
-use sealane_steering::{ClientPlace, Reason, SteeringPolicy};
+use sealane_steering::{ClientPlace, Reason, depends_on_key};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -76,14 +76,15 @@ struct Key {
     is_v4: bool,
     /// The client's network, where the policy draws by it.
     draw: Option<u64>,
+    /// The client's address, where a rule goes by it.
+    fenced: Option<IpAddr>,
 }
 
 impl Key {
-    fn new(steered: &Steered, family: Family, place: &ClientPlace) -> Self {
-        let draws = match &*steered.policy {
-            SteeringPolicy::Weighted(_) | SteeringPolicy::WeightedLatency(_) => true,
-            SteeringPolicy::Nearest | SteeringPolicy::Priority | SteeringPolicy::Pinned(_) => false,
-        };
+    fn new(steered: &Steered, family: Family, place: &ClientPlace, world: &Snapshot) -> Self {
+        let draws = depends_on_key(&steered.policy, steered.pool, world);
+        // A rule may tell any two addresses apart.
+        let fenced = steered.policy.fences().is_some();
         Self {
             steered: ptr::from_ref(steered).addr(),
             family,
@@ -92,6 +93,7 @@ impl Key {
             scope: place.scope,
             is_v4: place.address.is_ipv4(),
             draw: draws.then(|| place.key()),
+            fenced: fenced.then_some(place.address),
         }
     }
 
@@ -165,7 +167,7 @@ impl Choices {
         if self.places.is_empty() {
             self.places.resize(REMEMBERED_MAX, None);
         }
-        let key = Key::new(steered, family, client);
+        let key = Key::new(steered, family, client, world);
         let place = &mut self.places[key.place()];
         if let Some((of, remembered)) = place
             && *of == key
@@ -187,7 +189,7 @@ mod tests {
     use std::time::Duration;
 
     use sealane_model::Verdict::{Down, Up};
-    use sealane_steering::{GeoOverride, GeoTable, Weights};
+    use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
     use sealane_testkit::mmdb::{self, Record as Place};
     use sealane_testkit::{Names, World};
 

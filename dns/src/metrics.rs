@@ -4,6 +4,7 @@
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use sealane_model::{RegionId, Topology};
+use sealane_steering::Reason;
 
 use crate::engine::{Answered, Transport};
 use crate::wire::Rcode;
@@ -70,7 +71,7 @@ pub fn describe() {
 }
 
 /// Words of [`sealane_steering::Reason`], in the order of [`reason_index`].
-const REASONS: [&str; 11] = [
+const REASONS: [&str; Reason::WORDS] = [
     "weighted_latency",
     "nearest",
     "weighted",
@@ -82,6 +83,11 @@ const REASONS: [&str; 11] = [
     "no_data",
     "fallback",
     "no_members",
+    "spilled",
+    "ramping",
+    "no_room",
+    "confined",
+    "panic",
 ];
 
 fn reason_index(word: &str) -> Option<usize> {
@@ -212,7 +218,6 @@ fn add(counter: &Counter, number: &mut u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sealane_steering::Reason;
 
     #[test]
     fn every_reason_has_its_counter() {
@@ -229,6 +234,11 @@ mod tests {
             Reason::NoData,
             Reason::Fallback,
             Reason::NoMembers,
+            Reason::Spilled { from: region },
+            Reason::Ramping { from: region },
+            Reason::NoRoom,
+            Reason::Confined,
+            Reason::Panic,
         ];
         for (place, reason) in reasons.iter().enumerate() {
             assert_eq!(reason_index(reason.as_str()), Some(place));

@@ -32,12 +32,17 @@ const fn is_makeshift(reason: Reason) -> bool {
         | Reason::AllDown
         | Reason::NoData
         | Reason::Fallback
-        | Reason::NoMembers => true,
+        | Reason::NoMembers
+        | Reason::Spilled { .. }
+        | Reason::Ramping { .. }
+        | Reason::NoRoom
+        | Reason::Panic => true,
         Reason::WeightedLatency
         | Reason::Nearest
         | Reason::Weighted
         | Reason::Priority
         | Reason::Pinned
+        | Reason::Confined
         | Reason::FailedOver { .. } => false,
     }
 }

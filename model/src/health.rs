@@ -122,6 +122,85 @@ pub struct MemberHealth {
     pub rtt_floor: Option<Duration>,
     /// What DNS answers for this region now.
     pub addresses: Arc<[IpAddr]>,
+    /// What it carries and has room for. `None`: it has no limit.
+    pub room: Option<Room>,
+    /// It returns step by step, and is at this one. `None`: it has all that is its own.
+    pub ramp: Option<RampStep>,
+    /// What weighted shares go by, for one part of the clients after another: in place of `rtt`,
+    /// `rtt_floor` and the room. Empty: these, for everyone.
+    pub basis: Arc<[Basis]>,
+}
+
+/// How full a region is, as far as this node sends to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Room {
+    /// What it can carry now, a second: its capacity, times the part of it that is usable.
+    pub limit: f64,
+    /// What is sent to it, a second.
+    pub load: f64,
+    /// What came although no region had room, a second, whether it was sent or refused.
+    pub excess: f64,
+    /// The share of those who choose it that it has room for, 0–1.
+    pub accepts: f64,
+}
+
+impl Room {
+    /// The part of its capacity that is used, 0 upwards.
+    #[must_use]
+    pub fn utilisation(&self) -> f64 {
+        if self.limit > 0.0 {
+            self.load / self.limit
+        } else {
+            1.0
+        }
+    }
+}
+
+/// A step of a region's return.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RampStep {
+    /// The share of those who choose it that it is given, 0–1.
+    pub share: f64,
+    /// Which one, counted from 1.
+    pub step: u16,
+    pub of: u16,
+    pub since: Timestamp,
+    /// Errors kept it at this step for longer than it would last.
+    pub held: bool,
+}
+
+/// What a share in a weighted choice goes by, besides weight and health.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Basis {
+    pub rtt: Option<Duration>,
+    pub rtt_floor: Option<Duration>,
+    /// The free part of the capacity, 0–1; 1 where there is no limit.
+    pub free: f64,
+}
+
+impl Basis {
+    /// However full a region is, somebody is sent there: what nobody uses, nobody measures.
+    pub const FREE_MIN: f64 = 0.05;
+}
+
+impl MemberHealth {
+    /// What a share would go by if all clients went by the present figures.
+    #[must_use]
+    pub fn basis_now(&self) -> Basis {
+        let free = self.room.map_or(1.0, |room| 1.0 - room.utilisation());
+        Basis {
+            rtt: self.rtt,
+            rtt_floor: self.rtt_floor,
+            free: free.clamp(Basis::FREE_MIN, 1.0),
+        }
+    }
+
+    /// Is some of what chooses this region turned away, for want of room or because it returns step
+    /// by step?
+    #[must_use]
+    pub fn turns_away(&self) -> bool {
+        self.ramp.is_some() || self.room.is_some_and(|room| room.accepts < 1.0)
+    }
 }
 
 impl Default for MemberHealth {
@@ -137,6 +216,9 @@ impl Default for MemberHealth {
             rtt: None,
             rtt_floor: None,
             addresses: Arc::new([]),
+            room: None,
+            ramp: None,
+            basis: Arc::new([]),
         }
     }
 }

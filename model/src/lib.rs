@@ -9,15 +9,20 @@ pub mod observation;
 pub mod publish;
 pub mod snapshot;
 pub mod topology;
+pub mod traffic;
 pub mod unit;
 
-pub use health::{EndpointHealth, Judged, MemberHealth, OutReason, Source, Standing, Verdict};
+pub use health::{
+    Basis, EndpointHealth, Judged, MemberHealth, OutReason, RampStep, Room, Source, Standing,
+    Verdict,
+};
 pub use id::{EndpointId, IdBook, PoolId, RegionId};
 pub use observation::{EjectionCause, Failure, Judgement, Observation, Outcome};
 pub use publish::{ObservationSender, SnapshotReader, SnapshotWriter};
 pub use snapshot::Snapshot;
 pub use topology::{
     Addresses, AllDown, CertificatePem, Endpoint, EndpointProtocol, EndpointTls, FailoverRule,
-    Location, Member, Pool, ProxyVersion, Region, Roots, Target, TlsVersion, Topology,
+    Location, Member, Pool, ProxyVersion, RampRule, Region, Roots, Target, TlsVersion, Topology,
 };
-pub use unit::{Generation, Ratio, ScopePrefix, Timestamp, Ttl, Weight};
+pub use traffic::{Arrival, MemberTraffic, Traffic, TrafficCounts, TrafficShard};
+pub use unit::{Generation, Rate, Ratio, ScopePrefix, Timestamp, Ttl, Weight};

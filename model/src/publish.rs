@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::observation::Observation;
 use crate::snapshot::Snapshot;
+use crate::traffic::Traffic;
 use crate::unit::Generation;
 
 /// Not `Clone`: the control actor holds the only one.
@@ -78,9 +79,16 @@ pub const OBSERVATIONS_WAITING_MAX: usize = 4_096;
 pub struct ObservationSender {
     queue: mpsc::Sender<Observation>,
     dropped: Arc<AtomicU64>,
+    traffic: Traffic,
 }
 
 impl ObservationSender {
+    /// Where the workers count, and control reads, what goes to which region.
+    #[must_use]
+    pub const fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Never waits; drops and counts when [`OBSERVATIONS_WAITING_MAX`] are waiting.
     pub fn offer(&self, observation: Observation) {
         if self.queue.try_send(observation).is_err() {
@@ -102,6 +110,7 @@ pub fn observation_channel() -> (ObservationSender, mpsc::Receiver<Observation>)
         ObservationSender {
             queue,
             dropped: Arc::default(),
+            traffic: Traffic::default(),
         },
         receiver,
     )

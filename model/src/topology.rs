@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{EndpointId, PoolId, RegionId};
-use crate::unit::{Ratio, Weight};
+use crate::unit::{Rate, Ratio, Weight};
 
 /// A place on the globe, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,6 +106,8 @@ pub struct Member {
     pub weight: Weight,
     /// Tier: the lowest number that has a usable region is served from.
     pub priority: u16,
+    /// What this node may send there at most. `None`: nobody said.
+    pub capacity: Option<Rate>,
     /// What DNS answers for this region.
     pub addresses: Addresses,
     pub endpoints: Vec<EndpointId>,
@@ -127,6 +129,23 @@ pub struct FailoverRule {
     /// How long a region that went out stays out after it is well again.
     pub hold_down: Duration,
     pub all_down: AllDown,
+    /// Below this share of usable endpoints, over all regions, what still works in regions that are
+    /// out is used too. Zero: never.
+    pub panic: Ratio,
+    /// How a region that returns gets its share back. `None`: at once.
+    pub ramp: Option<RampRule>,
+}
+
+/// Step by step, each held by live errors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RampRule {
+    /// The shares of what would be the region's own, ascending, each above 0 and below 1. The whole
+    /// follows the last one. Never empty.
+    pub steps: Arc<[Ratio]>,
+    /// How long each step lasts at least.
+    pub hold: Duration,
+    /// A step with more failed requests than this, beyond what the other regions have, lasts on.
+    pub max_errors: Ratio,
 }
 
 /// What is answered when no region is usable.

@@ -53,6 +53,29 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// So many a second: above zero and finite.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Rate(f64);
+
+impl Rate {
+    /// `None` for zero, less than that, infinity and NaN.
+    #[must_use]
+    pub fn per_second(value: f64) -> Option<Self> {
+        (value > 0.0 && value.is_finite()).then_some(Self(value))
+    }
+
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
 /// How long a resolver may keep an answer, in whole seconds. 0–2^31−1 (RFC 2181 §8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(u32);

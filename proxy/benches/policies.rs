@@ -53,7 +53,7 @@ use std::time::{Duration, Instant};
 
 use ::http::{Method, Version};
 use sealane_model::Verdict::{Down, Up};
-use sealane_model::{PoolId, Ratio, Snapshot};
+use sealane_model::{PoolId, Ratio, Snapshot, Traffic};
 use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy, Weights};
 use sealane_testkit::{Names, World};
 
@@ -204,7 +204,7 @@ fn endpoints_selected(endpoints: usize) {
         .endpoints(endpoints)
         .build();
     let loads = Arc::<LoadTable>::default();
-    let known = Endpoints::new(Arc::clone(&loads));
+    let known = Endpoints::new(Arc::clone(&loads), Traffic::default().shard());
     let pool = world.pool_id("api");
     let place = ClientPlace::locate([192, 0, 2, 1].into(), How::Connection, &GeoTable::empty());
     let policy = SteeringPolicy::WeightedLatency(Weights::default());
@@ -232,6 +232,7 @@ fn endpoints_selected(endpoints: usize) {
                     key: random,
                     hash: Some(random),
                     random,
+                    may_shed: false,
                     now: began + Duration::from_micros(random >> 50),
                     repeatable: true,
                     tried: &[],
@@ -248,6 +249,7 @@ fn endpoints_selected(endpoints: usize) {
             key: 1,
             hash: Some(1),
             random: 1,
+            may_shed: false,
             now: began,
             repeatable: true,
             tried: &[],

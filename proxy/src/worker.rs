@@ -112,7 +112,10 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
     let worker = Rc::new(Worker {
         index: u32::try_from(index).unwrap_or(u32::MAX),
         connections: Connections::new(Arc::clone(&shared.tls)),
-        endpoints: Endpoints::new(Arc::clone(&shared.loads)),
+        endpoints: Endpoints::new(
+            Arc::clone(&shared.loads),
+            shared.observations.traffic().shard(),
+        ),
         draining: Rc::default(),
         kept_for_replay: Rc::default(),
         held_heads: Rc::default(),

@@ -149,6 +149,27 @@ async fn who_waits_too_long_is_told_so() {
 }
 
 #[tokio::test]
+async fn what_no_region_has_room_for_is_refused_unless_it_is_vital() {
+    let one = endpoint().await;
+    let world = World::new()
+        .region("eu", Up)
+        .endpoint(&one.address().to_string(), Up)
+        .room(200.0, 100.0, 0.0)
+        .build();
+    let edge = Edge::start_with(world, |config| {
+        add_route(config, "vital", "/vital");
+        config.routes[1].options.limits.tier = Tier::First;
+    });
+
+    let refused = get(edge.address(), "/", "").await;
+    assert_eq!((refused.status(), word(&refused)), (503, "no_room"));
+    assert!(refused.head.field("retry-after").is_some());
+    assert_eq!(one.requests(), 0);
+
+    assert_eq!(get(edge.address(), "/vital", "").await.status(), 200);
+}
+
+#[tokio::test]
 async fn each_tenant_has_places_of_its_own() {
     let one = endpoint().await;
     let edge = Edge::start_with(world_of(&one), |config| {

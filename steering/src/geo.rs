@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::IpNet;
 use sealane_model::{Location, RegionId, ScopePrefix};
 
+use crate::fence::canonical;
 use ranges::{Boundaries, Class, RangesV4, RangesV6};
 
 /// The operator's word over the table: this network belongs to that region.
@@ -140,15 +141,6 @@ const fn located(location: Option<Location>, region: Option<RegionId>, scope: u8
         region,
         scope: ScopePrefix(scope),
     }
-}
-
-/// `::ffff:192.0.2.0/120` means `192.0.2.0/24`.
-fn canonical(net: IpNet) -> IpNet {
-    let IpNet::V6(v6) = net else { return net };
-    let mapped = v6.network().to_ipv4_mapped();
-    let within = mapped.zip(v6.prefix_len().checked_sub(96));
-    let net_v4 = within.and_then(|(ip, bits)| ipnet::Ipv4Net::new(ip, bits).ok());
-    net_v4.map_or(net, IpNet::V4)
 }
 
 fn net_v4(net: IpNet) -> Option<ranges::Net> {

@@ -5,6 +5,7 @@
 
 pub mod explain;
 pub mod fallback;
+pub mod fence;
 pub mod geo;
 pub mod place;
 pub mod policy;
@@ -13,8 +14,11 @@ pub mod reason;
 
 pub use explain::Decision;
 pub use fallback::{Standard, Usable, usable};
+pub use fence::{Fence, Fences};
 pub use geo::{GeoError, GeoOverride, GeoTable, Located};
 pub use place::{ClientPlace, How};
-pub use policy::{SteeringPolicy, Weights};
-pub use rank::{Ask, Candidate, Explanation, LatencyBasis, Ranking, explain, rank};
+pub use policy::{SteeringPolicy, Weights, Within};
+pub use rank::{
+    Ask, Candidate, Entry, Explanation, LatencyBasis, Ranking, depends_on_key, explain, rank,
+};
 pub use reason::Reason;

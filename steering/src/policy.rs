@@ -1,6 +1,10 @@
 //! How the operator wants regions ordered. Orders nothing itself: see [`mod@crate::rank`].
 
+use std::net::IpAddr;
+
 use sealane_model::{RegionId, Weight};
+
+use crate::fence::Fences;
 
 /// Whatever the policy, only the lowest tier (`Member::priority`) with a usable region serves.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,19 +20,55 @@ pub enum SteeringPolicy {
     Priority,
     /// This region while it is usable; then the least latency first.
     Pinned(RegionId),
+    /// Another policy, among the regions that the client may be served by.
+    Within(Box<Within>),
+}
+
+/// A policy, and whom it may send where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Within {
+    /// Not itself [`SteeringPolicy::Within`].
+    pub policy: SteeringPolicy,
+    pub fences: Fences,
 }
 
 impl SteeringPolicy {
     /// The word used in the configuration, in metrics and in logs.
     #[must_use]
-    pub const fn as_str(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::WeightedLatency(_) => "weighted_latency",
             Self::Nearest => "nearest",
             Self::Weighted(_) => "weighted",
             Self::Priority => "priority",
             Self::Pinned(_) => "pinned",
+            Self::Within(within) => within.policy.as_str(),
         }
+    }
+
+    /// How regions are ordered, once it is settled which come into question.
+    #[must_use]
+    pub fn order(&self) -> &Self {
+        match self {
+            Self::Within(within) => within.policy.order(),
+            other => other,
+        }
+    }
+
+    /// Which regions may serve which clients. `None`: all may serve everyone.
+    #[must_use]
+    pub fn fences(&self) -> Option<&Fences> {
+        match self {
+            Self::Within(within) => Some(&within.fences),
+            _ => None,
+        }
+    }
+
+    /// May that region serve that client?
+    #[must_use]
+    pub fn lets(&self, client: IpAddr, region: RegionId) -> bool {
+        let fence = self.fences().and_then(|fences| fences.of(client));
+        fence.is_none_or(|fence| fence.lets_in(region))
     }
 
     /// What this policy multiplies a region's own weight by.
@@ -37,6 +77,7 @@ impl SteeringPolicy {
         match self {
             Self::WeightedLatency(weights) | Self::Weighted(weights) => weights.of(region),
             Self::Nearest | Self::Priority | Self::Pinned(_) => Weight::DEFAULT,
+            Self::Within(within) => within.policy.weight(region),
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Called once per attempt by the proxy, once per steered question by DNS and once per `explain`
 //! by the admin API. Pure: no clock, no randomness but the key it is handed, no state.
 
+mod admission;
+
+pub use admission::Entry;
+
 use std::cmp::Ordering;
 use std::time::Duration;
 
 use sealane_model::{
-    AllDown, Location, Member, MemberHealth, OutReason, PoolId, RegionId, ScopePrefix, Snapshot,
-    Standing,
+    AllDown, Basis, Location, Member, MemberHealth, OutReason, PoolId, RegionId, ScopePrefix,
+    Snapshot, Standing,
 };
 use smallvec::SmallVec;
 
@@ -66,7 +70,11 @@ pub fn explain(ask: &Ask<'_>, world: &Snapshot) -> Explanation {
         let mut regions = ranking.regions();
         candidate.position = regions.position(|region| region == candidate.region);
     }
-    set_shares(ask, &mut candidates, ranking.first());
+    if moves(ask.policy, ask.pool, world) {
+        draw_shares(ask, world, &mut candidates);
+    } else {
+        set_shares(ask, &mut candidates, ranking.first());
+    }
     Explanation {
         ranking,
         candidates: candidates.into_vec(),
@@ -95,12 +103,23 @@ pub struct Candidate {
     pub basis: LatencyBasis,
     /// Near enough to share in a weighted choice (always true where latency plays no part).
     pub in_band: bool,
+    /// The free part of its capacity that the choice goes by, 0–1; 1 where there is no limit.
+    pub free: f64,
+    /// The share of those who choose it that it has room for, 0–1.
+    pub accepts: f64,
+    /// The share that it is given while it returns step by step, 0–1.
+    pub ramp: f64,
+    /// What it says to this key, with regard to these two.
+    pub entry: Entry,
+    /// An operator's rule keeps this client from it.
+    pub fenced: bool,
     /// The share of clients like this one that this region gets, 0–1.
     pub share: f64,
     /// 0 = the winner. `None`: not in the ranking.
     pub position: Option<usize>,
     draw: f64,
     usable: bool,
+    seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +146,7 @@ impl LatencyBasis {
     }
 }
 
-/// How strongly latency outweighs: share ∝ weight · health / latency^this (card 1).
+/// How strongly latency outweighs: share ∝ weight · health · free capacity / latency^this.
 pub const LATENCY_EXPONENT: i32 = 2;
 /// Latencies below this count as this: differences that no user sees must not move traffic.
 pub const LATENCY_FLOOR_MS: f64 = 5.0;
@@ -147,14 +166,35 @@ type Candidates = SmallVec<[Candidate; 8]>;
 /// (position, share) is left to [`explain`].
 fn evaluate(ask: &Ask<'_>, world: &Snapshot, candidates: &mut Candidates) -> Ranking {
     let from = Viewpoint::of(ask.place, world);
+    let fence = ask.policy.fences().and_then(|f| f.of(ask.place.address));
     let mut suspect = false;
+    let mut turned_away = false;
+    let mut changing_over = false;
     for (member, health) in world.members(ask.pool) {
-        suspect |= health.suspect;
-        candidates.push(weigh(ask, world, &from, member, health));
+        let mut candidate = weigh(ask, world, &from, member, health);
+        candidate.fenced = fence.is_some_and(|fence| !fence.lets_in(member.region));
+        if !candidate.fenced {
+            let turns_away = health.turns_away();
+            turned_away |= turns_away;
+            changing_over |= health.basis.len() > 1;
+            // What is in motion should not be kept for long either.
+            suspect |= health.suspect || turns_away;
+        }
+        candidates.push(candidate);
     }
     let (regions, reason) = ordered(ask, world, candidates);
+    let (regions, reason) = if turned_away {
+        admission::by_room(ask.key, candidates, regions, reason)
+    } else {
+        (regions, reason)
+    };
+    let reason = match reason {
+        // The rule decided, wherever it left something to decide.
+        reason if fence.is_some() && reason == by_policy(ask) => Reason::Confined,
+        reason => reason,
+    };
     Ranking {
-        scope: scope(ask, candidates),
+        scope: scope(ask, candidates, turned_away, changing_over),
         regions,
         reason,
         suspect,
@@ -168,7 +208,8 @@ fn ordered(
 ) -> (SmallVec<[RegionId; 8]>, Reason) {
     let exists = |c: &Candidate| c.standing != Standing::Out(OutReason::Empty);
     let is_out = |c: &Candidate| c.standing != Standing::In;
-    let some_are_out = candidates.iter().any(|c| exists(c) && is_out(c));
+    let mut all = candidates.iter();
+    let some_are_out = all.any(|c| exists(c) && !c.fenced && is_out(c));
     // What the policy would choose; on most days that is what is usable too.
     let wished = order(ask, candidates, exists);
     let Some(first_wish) = wished.first().copied() else {
@@ -177,9 +218,14 @@ fn ordered(
     if !some_are_out {
         return (wished, by_policy(ask));
     }
-    let usable = order(ask, candidates, |c| c.standing == Standing::In);
+    let panics = panics(ask, world, candidates);
+    let usable = order(ask, candidates, |c| {
+        c.standing == Standing::In || (panics && still_works(c))
+    });
     if let Some(first) = usable.first() {
-        let reason = if *first == first_wish {
+        let reason = if candidates.iter().any(|c| c.region == *first && is_out(c)) {
+            Reason::Panic
+        } else if *first == first_wish {
             by_policy(ask)
         } else {
             Reason::FailedOver { from: first_wish }
@@ -187,6 +233,34 @@ fn ordered(
         return (usable, reason);
     }
     when_none_is_usable(ask, world, candidates)
+}
+
+/// Is so little usable, of all that is not taken out by an operator, that regions which are out for
+/// their failures are better than the crowd on the others?
+fn panics(ask: &Ask<'_>, world: &Snapshot, candidates: &Candidates) -> bool {
+    let pool = world.topology.pool(ask.pool);
+    let threshold = pool.map_or(0.0, |pool| pool.failover.panic.get());
+    if threshold <= 0.0 {
+        return false;
+    }
+    let (mut usable, mut all) = (0.0, 0.0);
+    for one in candidates.iter().filter(|one| !one.fenced) {
+        match one.standing {
+            Standing::In => usable += f64::from(one.healthy),
+            Standing::Out(OutReason::Failed | OutReason::HoldDown { .. }) => {}
+            Standing::Out(_) => continue,
+        }
+        all += f64::from(one.total);
+    }
+    usable < threshold * all
+}
+
+fn still_works(candidate: &Candidate) -> bool {
+    let failed = matches!(
+        candidate.standing,
+        Standing::Out(OutReason::Failed | OutReason::HoldDown { .. })
+    );
+    failed && candidate.healthy > 0
 }
 
 fn when_none_is_usable(
@@ -227,13 +301,14 @@ fn fail_open(ask: &Ask<'_>, candidates: &mut Candidates) -> SmallVec<[RegionId; 
     regions
 }
 
-const fn by_policy(ask: &Ask<'_>) -> Reason {
-    match ask.policy {
+fn by_policy(ask: &Ask<'_>) -> Reason {
+    match ask.policy.order() {
         SteeringPolicy::WeightedLatency(_) => Reason::WeightedLatency,
         SteeringPolicy::Nearest => Reason::Nearest,
         SteeringPolicy::Weighted(_) => Reason::Weighted,
         SteeringPolicy::Priority => Reason::Priority,
         SteeringPolicy::Pinned(_) => Reason::Pinned,
+        SteeringPolicy::Within(_) => Reason::Confined,
     }
 }
 
@@ -246,8 +321,10 @@ fn weigh(
 ) -> Candidate {
     let region = world.topology.region(member.region);
     let location = region.and_then(|region| region.location);
-    let (latency_ms, basis) = from.latency(member.region, location, health);
+    let by = basis_for(ask, health);
+    let (latency_ms, basis) = from.latency(member.region, location, &by);
     let policy_weight = f64::from(ask.policy.weight(member.region).get());
+    let seed = region.map_or(0, |region| region.seed);
     Candidate {
         region: member.region,
         standing: health.standing,
@@ -258,10 +335,37 @@ fn weigh(
         latency_ms,
         basis,
         in_band: true,
+        free: by.free,
+        accepts: health.room.map_or(1.0, |room| room.accepts),
+        ramp: health.ramp.map_or(1.0, |ramp| ramp.share),
+        entry: Entry::Takes,
+        fenced: false,
         share: 0.0,
         position: None,
-        draw: uniform(ask.key, region.map_or(0, |region| region.seed)),
+        draw: uniform(ask.key, seed),
         usable: false,
+        seed,
+    }
+}
+
+/// What this key's weighted choice goes by: keys change over to new figures one part after another,
+/// so that no share jumps. Choices by latency alone go by the present figures.
+fn basis_for(ask: &Ask<'_>, health: &MemberHealth) -> Basis {
+    /// Which part a key belongs to has nothing to do with where it is drawn to.
+    const SEED: u64 = 0x7061_7274_6f66_6b65;
+    match (ask.policy.order(), &*health.basis) {
+        (SteeringPolicy::WeightedLatency(_), [one]) => *one,
+        (SteeringPolicy::WeightedLatency(_), parts @ [.., last]) => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "parts are few, and the number lies between 0 and 1"
+            )]
+            let part = (uniform(ask.key, SEED) * parts.len() as f64) as usize;
+            *parts.get(part).unwrap_or(last)
+        }
+        _ => health.basis_now(),
     }
 }
 
@@ -285,10 +389,10 @@ impl Viewpoint {
         &self,
         region: RegionId,
         location: Option<Location>,
-        health: &MemberHealth,
+        by: &Basis,
     ) -> (f64, LatencyBasis) {
         let millis = |d: Duration| d.as_secs_f64() * 1e3;
-        let excess = match (health.rtt, health.rtt_floor) {
+        let excess = match (by.rtt, by.rtt_floor) {
             (Some(rtt), Some(floor)) if rtt > floor => millis(rtt - floor),
             _ => 0.0,
         };
@@ -302,7 +406,7 @@ impl Viewpoint {
             ),
             (Some(_), None) => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
             (None, _) if self.assigned.is_some() => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
-            (None, _) => match health.rtt {
+            (None, _) => match by.rtt {
                 Some(rtt) => (millis(rtt), LatencyBasis::Measured),
                 None => (0.0, LatencyBasis::Unknown),
             },
@@ -317,9 +421,9 @@ fn order(
     wanted: impl Fn(&Candidate) -> bool,
 ) -> SmallVec<[RegionId; 8]> {
     for candidate in candidates.iter_mut() {
-        candidate.usable = wanted(candidate);
+        candidate.usable = !candidate.fenced && wanted(candidate);
     }
-    if let SteeringPolicy::WeightedLatency(_) = ask.policy {
+    if let SteeringPolicy::WeightedLatency(_) = ask.policy.order() {
         note_band(candidates);
     }
     let usable = || candidates.iter().filter(|candidate| candidate.usable);
@@ -357,16 +461,17 @@ type Precedence = (bool, u16, bool, f64);
 /// keep the order of the file. `many_drawn`: more than one is drawn.
 fn precedence(ask: &Ask<'_>, candidate: &Candidate, many_drawn: bool) -> Precedence {
     let not_wanted = candidate.weight <= 0.0;
-    let (class, rank) = match ask.policy {
+    let (class, rank) = match ask.policy.order() {
         _ if is_drawn(ask, candidate) && many_drawn => (false, turn(ask, candidate)),
         _ if is_drawn(ask, candidate) => (false, 0.0),
         SteeringPolicy::WeightedLatency(_) => (true, candidate.latency_ms),
         SteeringPolicy::Weighted(_) => (true, 0.0),
         SteeringPolicy::Nearest | SteeringPolicy::Priority => (false, candidate.latency_ms),
         SteeringPolicy::Pinned(region) => (*region != candidate.region, candidate.latency_ms),
+        SteeringPolicy::Within(_) => (false, 0.0), // never the order itself
     };
     // A pinned region serves whatever its tier.
-    let tier = match ask.policy {
+    let tier = match ask.policy.order() {
         SteeringPolicy::Pinned(region) if *region == candidate.region => 0,
         _ => candidate.tier,
     };
@@ -376,10 +481,13 @@ fn precedence(ask: &Ask<'_>, candidate: &Candidate, many_drawn: bool) -> Precede
 /// Is its place among those of its tier drawn by the key? Without weight there is nothing to draw.
 fn is_drawn(ask: &Ask<'_>, candidate: &Candidate) -> bool {
     candidate.weight > 0.0
-        && match ask.policy {
+        && match ask.policy.order() {
             SteeringPolicy::WeightedLatency(_) => candidate.in_band,
             SteeringPolicy::Weighted(_) => true,
-            SteeringPolicy::Nearest | SteeringPolicy::Priority | SteeringPolicy::Pinned(_) => false,
+            SteeringPolicy::Nearest
+            | SteeringPolicy::Priority
+            | SteeringPolicy::Pinned(_)
+            | SteeringPolicy::Within(_) => false,
         }
 }
 
@@ -392,13 +500,13 @@ fn turn(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
 
 /// What a region's share is proportional to.
 fn appeal(ask: &Ask<'_>, candidate: &Candidate) -> f64 {
-    match ask.policy {
+    match ask.policy.order() {
         SteeringPolicy::WeightedLatency(_) => {
             let latency = candidate
                 .latency_ms
                 .max(LATENCY_FLOOR_MS)
                 .powi(LATENCY_EXPONENT);
-            candidate.weight * health(candidate) / latency
+            candidate.weight * health(candidate) * candidate.free / latency
         }
         _ => candidate.weight,
     }
@@ -412,9 +520,47 @@ fn health(candidate: &Candidate) -> f64 {
     f64::from(candidate.healthy) / f64::from(candidate.total)
 }
 
+/// Does the order depend on [`Ask::key`], for some clients at least? Whoever keeps rankings must keep
+/// them by key then.
+#[must_use]
+pub fn depends_on_key(policy: &SteeringPolicy, pool: PoolId, world: &Snapshot) -> bool {
+    let is_drawn = matches!(
+        policy.order(),
+        SteeringPolicy::WeightedLatency(_) | SteeringPolicy::Weighted(_)
+    );
+    is_drawn || moves(policy, pool, world)
+}
+
+/// Are keys turned away by a region, or changing over to new figures?
+fn moves(policy: &SteeringPolicy, pool: PoolId, world: &Snapshot) -> bool {
+    let by_latency = matches!(policy.order(), SteeringPolicy::WeightedLatency(_));
+    let mut members = world.members(pool);
+    members.any(|(_, health)| health.turns_away() || (by_latency && health.basis.len() > 1))
+}
+
+/// Keys that shares are counted over where no formula has them: to about a point.
+const KEYS_COUNTED: u32 = 4_096;
+
+/// The shares as they come out, counted.
+fn draw_shares(ask: &Ask<'_>, world: &Snapshot, candidates: &mut Candidates) {
+    let mut counted: SmallVec<[u32; 8]> = candidates.iter().map(|_| 0).collect();
+    for number in 0..KEYS_COUNTED {
+        let key = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let ranking = evaluate(&Ask { key, ..*ask }, world, &mut Candidates::new());
+        let first = ranking.first();
+        let place = candidates.iter().position(|one| Some(one.region) == first);
+        if let Some(count) = place.and_then(|place| counted.get_mut(place)) {
+            *count += 1;
+        }
+    }
+    for (candidate, count) in candidates.iter_mut().zip(counted) {
+        candidate.share = f64::from(count) / f64::from(KEYS_COUNTED);
+    }
+}
+
 fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, winner: Option<RegionId>) {
     let weighted = matches!(
-        ask.policy,
+        ask.policy.order(),
         SteeringPolicy::WeightedLatency(_) | SteeringPolicy::Weighted(_)
     );
     let tier = first_tier(candidates);
@@ -437,24 +583,34 @@ fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, winner: Option<RegionI
 
 /// For whom the order holds: nobody's place matters where there is nothing to choose from, and
 /// nobody's key where no two are drawn against each other.
-fn scope(ask: &Ask<'_>, candidates: &Candidates) -> ScopePrefix {
+fn scope(
+    ask: &Ask<'_>,
+    candidates: &Candidates,
+    turned_away: bool,
+    changing_over: bool,
+) -> ScopePrefix {
+    let by_fence = ask.policy.fences().map_or(ScopePrefix::EVERYONE, |fences| {
+        fences.scope(ask.place.address)
+    });
     let usable = || candidates.iter().filter(|candidate| candidate.usable);
     if usable().nth(1).is_none() {
-        return ScopePrefix::EVERYONE;
+        return by_fence;
     }
-    let by_place = if matches!(ask.policy, SteeringPolicy::Weighted(_)) {
+    let by_place = if matches!(ask.policy.order(), SteeringPolicy::Weighted(_)) {
         ScopePrefix::EVERYONE
     } else {
         ask.place.scope
     };
     let drawn = || usable().filter(|one| is_drawn(ask, one));
     let tier_is_shared = |one: &Candidate| drawn().filter(|c| c.tier == one.tier).nth(1).is_some();
-    let by_key = if drawn().any(tier_is_shared) {
+    let is_weighted = matches!(ask.policy.order(), SteeringPolicy::WeightedLatency(_));
+    let by_key = turned_away || (changing_over && is_weighted) || drawn().any(tier_is_shared);
+    let by_key = if by_key {
         ask.place.key_scope()
     } else {
         ScopePrefix::EVERYONE
     };
-    by_place.max(by_key)
+    by_place.max(by_key).max(by_fence)
 }
 
 /// A number in (0, 1] drawn from the key and the region (`splitmix64` finaliser, Steele 2014).

@@ -13,6 +13,20 @@ pub enum Reason {
     FailedOver {
         from: RegionId,
     },
+    /// The policy would have chosen `from`, which has no room for this one.
+    Spilled {
+        from: RegionId,
+    },
+    /// The policy would have chosen `from`, which returns step by step: not this one yet.
+    Ramping {
+        from: RegionId,
+    },
+    /// No region has room: the policy's choice all the same, or nobody if this one can be shed.
+    NoRoom,
+    /// An operator's rule leaves this client some regions only.
+    Confined,
+    /// So little is usable that what still works in regions that are out serves too.
+    Panic,
     /// Only regions in hold-down are left: better than none.
     HoldDownIgnored,
     /// No region is usable; answered as if all were (`fail_open`).
@@ -26,8 +40,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// May whoever can wait be refused for it? More has come than all regions together can carry.
+    #[must_use]
+    pub const fn asks_to_shed(self) -> bool {
+        matches!(self, Self::NoRoom)
+    }
+
     /// How many words [`Reason::as_str`] knows.
-    pub const WORDS: usize = 11;
+    pub const WORDS: usize = 16;
 
     /// The place of this reason's word in a table of [`Reason::WORDS`].
     #[must_use]
@@ -44,6 +64,11 @@ impl Reason {
             Self::NoData => 8,
             Self::Fallback => 9,
             Self::NoMembers => 10,
+            Self::Spilled { .. } => 11,
+            Self::Ramping { .. } => 12,
+            Self::NoRoom => 13,
+            Self::Confined => 14,
+            Self::Panic => 15,
         }
     }
 
@@ -57,6 +82,11 @@ impl Reason {
             Self::Priority => "priority",
             Self::Pinned => "pinned",
             Self::FailedOver { .. } => "failed_over",
+            Self::Spilled { .. } => "spilled",
+            Self::Ramping { .. } => "ramping",
+            Self::NoRoom => "no_room",
+            Self::Confined => "confined",
+            Self::Panic => "panic",
             Self::HoldDownIgnored => "hold_down_ignored",
             Self::AllDown => "all_down",
             Self::NoData => "no_data",
@@ -69,7 +99,9 @@ impl Reason {
     #[must_use]
     pub fn describe(self, topology: &Topology) -> String {
         match self {
-            Self::FailedOver { from } => format!("failed_over({})", topology.region_name(from)),
+            Self::FailedOver { from } | Self::Spilled { from } | Self::Ramping { from } => {
+                format!("{}({})", self.as_str(), topology.region_name(from))
+            }
             other => other.as_str().to_owned(),
         }
     }

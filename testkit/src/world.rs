@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{
-    Addresses, AllDown, Endpoint, EndpointHealth, EndpointId, EndpointProtocol, EndpointTls,
+    Addresses, AllDown, Basis, Endpoint, EndpointHealth, EndpointId, EndpointProtocol, EndpointTls,
     FailoverRule, Generation, IdBook, Location, Member, MemberHealth, OutReason, Pool, PoolId,
-    ProxyVersion, Ratio, Region, RegionId, Snapshot, Source, Standing, Target, Timestamp, Topology,
-    Verdict, Weight,
+    ProxyVersion, RampStep, Rate, Ratio, Region, RegionId, Room, Snapshot, Source, Standing,
+    Target, Timestamp, Topology, Verdict, Weight,
 };
 
 /// The pool that a world has when the test names none.
@@ -57,6 +57,10 @@ struct MemberPlan {
     standing: Option<Standing>,
     rtt: Option<Duration>,
     rtt_floor: Option<Duration>,
+    capacity: Option<Rate>,
+    room: Option<Room>,
+    ramp: Option<RampStep>,
+    basis: Arc<[Basis]>,
     suspect: Option<bool>,
     addresses: Option<Arc<[IpAddr]>>,
     endpoints: Vec<EndpointPlan>,
@@ -112,6 +116,8 @@ impl World {
                         threshold: Ratio::new(0.5).expect("0.5 is a ratio"),
                         hold_down: Duration::from_secs(60),
                         all_down: AllDown::FailOpen,
+                        panic: Ratio::ZERO,
+                        ramp: None,
                     },
                     members: Vec::new(),
                 });
@@ -133,6 +139,10 @@ impl World {
             standing: None,
             rtt: None,
             rtt_floor: None,
+            capacity: None,
+            room: None,
+            ramp: None,
+            basis: Arc::new([]),
             suspect: None,
             addresses: None,
             endpoints: vec![endpoint],
@@ -287,6 +297,42 @@ impl World {
         self
     }
 
+    /// The region carries so much of what it can (requests a second), and has room for this share
+    /// of those who choose it.
+    #[must_use]
+    pub fn room(mut self, load: f64, limit: f64, accepts: f64) -> Self {
+        let member = self.member();
+        member.capacity = Rate::per_second(limit);
+        member.room = Some(Room {
+            limit,
+            load,
+            excess: 0.0,
+            accepts,
+        });
+        self
+    }
+
+    /// The region returns step by step, and is given this share now.
+    #[must_use]
+    pub fn ramp(mut self, share: f64) -> Self {
+        let since = self.published_at;
+        self.member().ramp = Some(RampStep {
+            share,
+            step: 1,
+            of: 1,
+            since,
+            held: false,
+        });
+        self
+    }
+
+    /// Weighted shares go by these, for one part of the clients after another.
+    #[must_use]
+    pub fn basis(mut self, basis: &[Basis]) -> Self {
+        self.member().basis = basis.into();
+        self
+    }
+
     /// DNS answers these for the region. Without this verb: one address of its own in
     /// 198.18.0.0/15.
     #[must_use]
@@ -423,6 +469,7 @@ impl Built {
                 region: member.region,
                 weight: member.weight,
                 priority: member.priority,
+                capacity: member.capacity,
                 addresses: Addresses::Fixed(addresses.clone()),
                 endpoints,
             });
@@ -497,6 +544,9 @@ fn member_health(plan: &MemberPlan, addresses: Arc<[IpAddr]>, at: Timestamp) -> 
         rtt: plan.rtt,
         rtt_floor: plan.rtt_floor,
         addresses,
+        room: plan.room,
+        ramp: plan.ramp,
+        basis: plan.basis.clone(),
     }
 }
 

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sealane_model::{
-    Judged, Location, Member, MemberHealth, OutReason, Pool, Snapshot, Standing, Timestamp,
-    Topology,
+    Judged, Location, Member, MemberHealth, OutReason, Pool, PoolId, RampStep, RegionId, Room,
+    Snapshot, Standing, Timestamp, Topology,
 };
-use sealane_steering::{Candidate, Decision};
+use sealane_steering::{Candidate, Decision, Entry};
 use serde::{Deserialize, Serialize};
 
 use super::Canary;
@@ -172,8 +172,62 @@ struct MemberView {
     degraded: bool,
     rtt_ms: Option<f64>,
     rtt_floor_ms: Option<f64>,
+    /// Absent without a capacity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<RoomView>,
+    /// Absent unless it returns step by step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ramp: Option<RampView>,
     addresses: Vec<String>,
     endpoints: Vec<EndpointView>,
+}
+
+#[derive(Debug, Serialize)]
+struct RoomView {
+    limit_per_second: f64,
+    load_per_second: f64,
+    /// What came although no region had room, sent or refused.
+    excess_per_second: f64,
+    /// The share of those who choose it that it has room for.
+    accepts: f64,
+}
+
+impl From<Room> for RoomView {
+    fn from(room: Room) -> Self {
+        Self {
+            limit_per_second: tenths(room.limit),
+            load_per_second: tenths(room.load),
+            excess_per_second: tenths(room.excess),
+            accepts: room.accepts,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct RampView {
+    /// The share of its own that it is given.
+    share: f64,
+    step: u16,
+    of: u16,
+    since: String,
+    /// Too many errors to be given more.
+    held: bool,
+}
+
+impl From<RampStep> for RampView {
+    fn from(step: RampStep) -> Self {
+        Self {
+            share: step.share,
+            step: step.step,
+            of: step.of,
+            since: rfc3339(step.since),
+            held: step.held,
+        }
+    }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 #[derive(Debug, Serialize)]
@@ -287,6 +341,8 @@ fn member_view(member: &Member, health: &MemberHealth, world: &Snapshot) -> Memb
         degraded: health.degraded,
         rtt_ms: health.rtt.map(fraction_ms),
         rtt_floor_ms: health.rtt_floor.map(fraction_ms),
+        room: health.room.map(RoomView::from),
+        ramp: health.ramp.map(RampView::from),
         addresses: health.addresses.iter().map(ToString::to_string).collect(),
         endpoints: member
             .endpoints
@@ -564,6 +620,14 @@ struct CandidateView {
     latency_ms: f64,
     latency_from: &'static str,
     in_band: bool,
+    /// The free part of its capacity that the share goes by.
+    free: f64,
+    /// The share of those who choose it that it has room for.
+    accepts: f64,
+    /// The share of its own that it is given while it returns.
+    ramp: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<RoomView>,
     share: f64,
 }
 
@@ -625,12 +689,21 @@ impl From<&Decision> for ExplainView {
                     latency_ms: round(candidate.latency_ms, 3),
                     latency_from: candidate.basis.as_str(),
                     in_band: candidate.in_band,
+                    free: round(candidate.free, 3),
+                    accepts: round(candidate.accepts, 3),
+                    ramp: candidate.ramp,
+                    room: room_of(world, *pool, candidate.region),
                     share: round(candidate.share, 6),
                 })
                 .collect(),
             notes: grouped,
         }
     }
+}
+
+fn room_of(world: &Snapshot, pool: PoolId, region: RegionId) -> Option<RoomView> {
+    let (_, health) = world.member(pool, region)?;
+    health.room.map(RoomView::from)
 }
 
 /// Why this one did not win, with the numbers. `None` for the winner.
@@ -643,6 +716,9 @@ fn filter(
     if candidate.position == Some(0) {
         return None;
     }
+    if candidate.fenced {
+        return Some("a rule of the pool keeps this client's network from it".to_owned());
+    }
     if let Standing::Out(why) = candidate.standing {
         return Some(out_in_words(candidate, why, pool));
     }
@@ -650,6 +726,12 @@ fn filter(
     let beaten_by = world.topology.region_name(winner.region);
     Some(if candidate.weight <= 0.0 {
         "its weight is 0".to_owned()
+    } else if candidate.entry == Entry::Full {
+        let percent = candidate.accepts * 100.0;
+        format!("it has room for {percent:.1} % of those who choose it, and not for this one")
+    } else if candidate.entry == Entry::NotYet {
+        let percent = candidate.ramp * 100.0;
+        format!("it returns step by step: {percent:.0} % of its own now, and not this one yet")
     } else if candidate.tier > winner.tier {
         format!(
             "priority {} comes after {beaten_by}'s {}",

@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use sealane_model::{
     EndpointId, Member, OutReason, Pool, PoolId, RegionId, Source, Standing, Target, Timestamp,
-    Verdict,
+    TrafficCounts, Verdict,
 };
 
 use super::{
     Change, Core, Effects, EndpointState, LOOKUP_PACE, MemberState, Publish, is_host, probe_pace,
 };
 use crate::config::Config;
+use crate::damping::Damped;
+use crate::demand::Demand;
 use crate::failover::Watch;
 use crate::health::endpoint::Track;
 use crate::health::judged;
 use crate::health::region::Tally;
 use crate::health::rtt::Floor;
 use crate::overrides::{Overrides, Wish};
+use crate::ramp::Climb;
 use crate::state::Remembered;
 
 impl Core {
@@ -129,6 +132,7 @@ impl Core {
             self.recount(pool, region, effects);
         }
         self.note_hold_downs();
+        self.note_climbs();
     }
 
     /// An endpoint that is never probed is as it is told to be.
@@ -190,6 +194,7 @@ impl Core {
             return;
         };
         let held_until = state.watch.wake_at();
+        let has_worked = state.watch.has_worked();
         state.watch.settle(now, &tally, &pool.failover);
         if let Some(rtt) = tally.rtt {
             state.floor.record(now, rtt);
@@ -203,15 +208,16 @@ impl Core {
         if to != state.standing {
             let from = std::mem::replace(&mut state.standing, to);
             state.since = now;
-            let pool = pool.id;
             effects.changes.push(Change::Standing {
-                pool,
+                pool: pool.id,
                 region,
                 from,
                 to,
             });
             effects.publish = Publish::Promptly;
             effects.remember = true;
+            self.regard_move(pool, member, from, has_worked);
+            self.note_climbs();
         }
         if hold_down_moved {
             self.note_hold_downs();
@@ -367,5 +373,12 @@ fn remembered_member(
         floor,
         standing: known.map_or(Standing::In, |known| known.standing),
         since: known.map_or(now, |known| known.since),
+        counts: TrafficCounts::default(),
+        demand: Demand::default(),
+        damped: Damped::new(now),
+        climb: known
+            .and_then(|known| known.ramp_step)
+            .zip(pool.failover.ramp.as_ref())
+            .map(|(step, rule)| Climb::begin(now, usize::from(step), rule)),
     }
 }

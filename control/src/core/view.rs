@@ -9,7 +9,8 @@ use sealane_model::{
     Timestamp, Verdict,
 };
 
-use super::Core;
+use super::traffic::limit;
+use super::{Core, MemberState};
 use crate::health::judged;
 use crate::overrides::Override;
 use crate::state::{Remembered, RememberedEndpoint, RememberedMember};
@@ -23,6 +24,24 @@ pub struct Overview {
     pub restored_at: Option<Timestamp>,
     pub first_round_over: bool,
     pub overrides: Vec<Override>,
+}
+
+/// What is known of a member by its endpoints and its traffic.
+pub(super) fn figures(member: &Member, state: &MemberState, now: Timestamp) -> MemberHealth {
+    MemberHealth {
+        standing: state.standing,
+        since: state.since,
+        healthy: state.tally.healthy,
+        total: state.tally.total,
+        suspect: state.tally.suspect,
+        degraded: state.tally.degraded,
+        rtt: state.tally.rtt,
+        rtt_floor: state.floor.lowest(now),
+        room: member
+            .capacity
+            .map(|_| state.demand.room(limit(member, state))),
+        ..MemberHealth::default()
+    }
 }
 
 impl Core {
@@ -95,16 +114,14 @@ impl Core {
         let Some(state) = self.members.get(&(pool, member.region)) else {
             return MemberHealth::default();
         };
+        let pool = self.topology.pool(pool);
+        let rule = pool.and_then(|pool| pool.failover.ramp.as_ref());
+        let climb = state.climb.as_ref();
         MemberHealth {
-            standing: state.standing,
-            since: state.since,
-            healthy: state.tally.healthy,
-            total: state.tally.total,
-            suspect: state.tally.suspect,
-            degraded: state.tally.degraded,
-            rtt: state.tally.rtt,
-            rtt_floor: state.floor.lowest(self.now),
             addresses: self.addresses(member),
+            ramp: climb.zip(rule).and_then(|(climb, rule)| climb.shown(rule)),
+            basis: state.damped.shown(),
+            ..figures(member, state, self.now)
         }
     }
 
@@ -155,13 +172,17 @@ impl Core {
     }
 
     fn remember_members(&self) -> Vec<RememberedMember> {
-        let remember = |((pool, region), state): (&(PoolId, _), &super::MemberState)| {
+        let remember = |((pool, region), state): (&(PoolId, _), &MemberState)| {
             Some(RememberedMember {
                 pool: self.topology.pool(*pool)?.name.clone(),
                 region: self.topology.region(*region)?.name.clone(),
                 standing: state.watch.standing(),
                 since: state.since,
                 rtt_floor: state.floor.lowest(self.now),
+                ramp_step: state
+                    .climb
+                    .as_ref()
+                    .map(|climb| u16::try_from(climb.step()).unwrap_or(u16::MAX)),
             })
         };
         self.members.iter().filter_map(remember).collect()

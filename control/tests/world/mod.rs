@@ -21,8 +21,8 @@ use sealane_control::state::Remembered;
 use sealane_control::{Order, OrderError, OrderKind, OrderReply};
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointId, EndpointProtocol, FailoverRule, Failure, IdBook,
-    Judgement, Member, Observation, Outcome, Pool, PoolId, Ratio, Region, RegionId, Snapshot,
-    Source, Standing, Target, Timestamp, Topology, Verdict, Weight,
+    Judgement, Member, Observation, Outcome, Pool, PoolId, RampRule, Rate, Ratio, Region, RegionId,
+    Snapshot, Source, Standing, Target, Timestamp, Topology, Verdict, Weight,
 };
 
 pub const START: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -61,6 +61,9 @@ pub struct Plan {
     pub probe: Option<Probe>,
     pub hold_down: Duration,
     pub threshold: f64,
+    /// Of every region, a second.
+    pub capacity: Option<f64>,
+    pub ramp: Option<RampRule>,
     /// Endpoints by host name `N.REGION.POOL.test` instead of by address.
     pub by_host: bool,
 }
@@ -75,6 +78,8 @@ impl Plan {
             probe: Some(probe()),
             hold_down: HOLD_DOWN,
             threshold: 0.5,
+            capacity: None,
+            ramp: None,
             by_host: false,
         }
     }
@@ -103,6 +108,7 @@ impl Plan {
                     region,
                     weight: Weight::DEFAULT,
                     priority: 1,
+                    capacity: self.capacity.and_then(Rate::per_second),
                     addresses: Addresses::OfEndpoints,
                     endpoints: ids,
                 });
@@ -115,6 +121,8 @@ impl Plan {
                     threshold: Ratio::new(self.threshold).unwrap(),
                     hold_down: self.hold_down,
                     all_down: AllDown::FailOpen,
+                    panic: Ratio::ZERO,
+                    ramp: self.ramp.clone(),
                 },
             });
         }

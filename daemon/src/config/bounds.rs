@@ -262,6 +262,16 @@ impl FrequencyUnit {
     }
 }
 
+impl Frequency {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a day has fewer seconds than 2^52"
+    )]
+    pub fn per_second(self) -> f64 {
+        f64::from(self.count) / self.unit.seconds() as f64
+    }
+}
+
 /// The highest rate that is told apart from none.
 const COUNT_MAX: u32 = 1_000_000;
 

@@ -454,6 +454,11 @@ fn used_regions(spec: &FileSpec) -> Vec<String> {
         used.extend(members.map(|entry| entry.name.value.clone()));
         let pinned = pool.steering.iter().filter_map(|s| s.region.as_ref());
         used.extend(pinned.map(|region| region.0.clone()));
+        let lists = pool.steering.iter().filter_map(|s| s.clients.as_ref());
+        let clients = lists.flat_map(|list| list.value.iter());
+        let fenced = clients.filter_map(|clients| clients.regions.as_ref());
+        let names = fenced.flat_map(|regions| regions.value.0.iter());
+        used.extend(names.map(|region| region.0.clone()));
     }
     let own = spec.node.iter().filter_map(|node| node.region.as_ref());
     used.extend(own.map(|region| region.0.clone()));

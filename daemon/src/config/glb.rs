@@ -314,7 +314,7 @@ fn steering(policy: Option<At<GlbPolicySpec>>, known: &[String]) -> SteeringSpec
         broken,
         policy: r#type,
         weights,
-        region: None,
+        ..SteeringSpec::default()
     }
 }
 
@@ -332,9 +332,8 @@ fn failover_rule(failover: Option<At<GlbFailoverSpec>>) -> FailoverSpec {
         span,
         broken,
         threshold: failover_threshold.map(|at| At::new(Share(at.value.0), at.span)),
-        hold_down: None,
-        all_down: None,
         detection_time: detection_time.map(|at| At::new(Period(at.value.0), at.span)),
+        ..FailoverSpec::default()
     }
 }
 

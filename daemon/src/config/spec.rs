@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::bounds::{
-    ConcurrencySpec, PoolBulkheadSpec, RateLimitSpec, RouteBulkheadSpec, TenantSpec,
+    ConcurrencySpec, Frequency, PoolBulkheadSpec, RateLimitSpec, RouteBulkheadSpec, TenantSpec,
 };
 use super::decode::{At, Decoder, List, OneOrMany, Out, Shape, Table, choice, emit, shape};
 use super::error::Mistake;
@@ -413,10 +413,12 @@ shape! {
         weight: WeightNumber = "100",
         /// Tier: the lowest number that has a usable region is served from.
         priority: Whole<0, 65535> = "1",
+        /// What this node may send here at most; what is more goes to the next best region, and is refused where none has room. No limit when left out.
+        capacity: Frequency,
         /// Who serves here.
         endpoints: List<EndpointSpec> = required,
     }
-    later ["capacity", "cost", "azs"]
+    later ["cost", "azs"]
 }
 
 /// What DNS answers for a region.
@@ -557,8 +559,21 @@ shape! {
         weights: Table<WeightNumber>,
         /// The region that serves; for `pinned`.
         region: Text,
+        /// Clients whom some regions alone may serve. The first entry that names a client's network holds.
+        clients: List<ClientsSpec>,
     }
     later ["sticky", "canary", "bias"]
+}
+
+shape! {
+    /// Clients whom some regions alone may serve, also when these are down.
+    ClientsSpec {
+        /// The networks that the clients come from.
+        nets: OneOrMany<Net> = required,
+        /// The regions that may serve them.
+        regions: OneOrMany<Text> = required,
+    }
+    later ["countries", "continents", "headers"]
 }
 
 choice! {
@@ -589,8 +604,69 @@ shape! {
         all_down: AllDownSpec = "fail_open",
         /// A promise that is checked: probes find a dead endpoint within this.
         detection_time: ProbePeriod,
+        /// Below this share of usable endpoints, what still works in regions that are out serves too. 0%: never.
+        panic: Share = "0%",
+        /// How a region that returns gets its share back: `{steps, hold, max_errors}`, or `none` for at once.
+        ramp: RampSpec = "{}",
     }
-    later ["ramp", "require_approval", "gate", "rto", "rpo"]
+    later ["require_approval", "gate", "rto", "rpo"]
+}
+
+/// How a region that returns gets its share back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RampSpec {
+    None,
+    Steps(RampStepsSpec),
+}
+
+shape! {
+    /// Step by step, each held by live errors.
+    RampStepsSpec {
+        /// Shares of what would be the region's own, ascending; the whole follows the last one.
+        steps: List<Share> = "[5%, 25%, 50%]",
+        /// How long each step lasts at least.
+        hold: Period<100, 86_400_000> = "30s",
+        /// A step with a larger share of failed requests, beyond what other regions have, lasts on.
+        max_errors: Share = "1%",
+    }
+}
+
+impl Shape for RampSpec {
+    fn decode(node: &Node, decoder: &mut Decoder<'_>) -> Option<Self> {
+        match &node.kind {
+            Kind::Map(_) => RampStepsSpec::decode(node, decoder).map(Self::Steps),
+            Kind::Scalar(scalar) if &*scalar.text == "none" => Some(Self::None),
+            Kind::Scalar(_) | Kind::List(_) => {
+                let mistake = decoder.wrong_type(node, "`{steps, hold, max_errors}` or `none`");
+                decoder.notes.mistake(mistake);
+                None
+            }
+        }
+    }
+
+    fn schema(defs: &mut Map<String, Value>) -> Value {
+        let steps = RampStepsSpec::schema(defs);
+        json!({ "anyOf": [{ "type": "string", "enum": ["none"] }, steps] })
+    }
+
+    fn emit(&self) -> Out {
+        match self {
+            Self::None => Out::Plain("none".to_owned()),
+            Self::Steps(steps) => steps.emit(),
+        }
+    }
+
+    fn fill(&mut self) {
+        if let Self::Steps(steps) = self {
+            steps.fill();
+        }
+    }
+
+    fn inherit(&mut self, from: &Self) {
+        if let (Self::Steps(own), Self::Steps(from)) = (self, from) {
+            own.inherit(from);
+        }
+    }
 }
 
 /// What is answered when no region is usable.

@@ -23,6 +23,7 @@ use super::headers::{self, Forwarding};
 use super::hedge::{Race, Slow, Stage};
 use super::message::{AnswerHead, RequestHead};
 use super::outcome::{AttemptEnd, AttemptOutcome, answered, settle_attempt};
+use super::overload;
 use super::refuse::Refusal;
 use super::relay::{Awaited, Upload, UploadError, await_head, poll_gone};
 use super::retry::{self, GiveUp, Retry, Sent, Try, Wish};
@@ -31,11 +32,12 @@ use super::rules::{self, websocket};
 use super::{split, sticky};
 use crate::alarm::Alarm;
 use crate::clock;
-use crate::config::{Destination, Percentile, Route};
+use crate::config::{Destination, Percentile, Route, Tier};
 use crate::door::Door;
 use crate::io::Wire;
 use crate::random;
 use crate::upstream::hedging::{HedgeAsk, Hedged, Hedging, NoHedge};
+use crate::upstream::route::Shed;
 use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected, select};
 
 /// An endpoint has begun to answer.
@@ -99,8 +101,9 @@ pub(crate) async fn answer(
         let fresh = again_on.is_some();
         let selected = match again_on.take() {
             Some(selected) => selected,
-            None => choose(request, route, inbound, clock::now())
-                .map_err(|none| Stop::Refused(refusal(none, last_failure.take())))?,
+            None => choose(request, route, inbound, clock::now()).map_err(|none| {
+                Stop::Refused(refusal(none, last_failure.take(), route, request))
+            })?,
         };
         request.attempts += 1;
         request.tried.push(tried(&selected));
@@ -281,7 +284,15 @@ pub(super) fn tried(selected: &Selected) -> upstream::Tried {
     }
 }
 
-fn refusal(none: NoEndpoint, last: Option<Failure>) -> Refusal {
+fn refusal(
+    none: NoEndpoint,
+    last: Option<Failure>,
+    route: &RouteState,
+    request: &RequestContext,
+) -> Refusal {
+    if none == NoEndpoint::NoRoom {
+        return overload::refuse(Shed::NoRoom, route, request);
+    }
     last.map_or(Refusal::NoEndpoint(none), Refusal::Failed)
 }
 
@@ -338,6 +349,7 @@ pub(super) fn ask_for<'a>(
         key: hash.unwrap_or(request.key),
         hash,
         random: random::number(),
+        may_shed: request.tier != Tier::First,
         now: now.into_std(),
         repeatable: request.head.method.is_idempotent(),
         tried: &request.tried,

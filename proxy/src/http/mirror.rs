@@ -241,6 +241,7 @@ impl Copy {
                 key: self.key,
                 hash: None,
                 random: random::number(),
+                may_shed: true,
                 now: clock::now().into_std(),
                 repeatable: false,
                 tried: &[],

@@ -260,7 +260,7 @@ pub(crate) fn with_tenant<T>(
     }
 }
 
-fn refuse(shed: Shed, route: &RouteState, request: &RequestContext) -> Refusal {
+pub(super) fn refuse(shed: Shed, route: &RouteState, request: &RequestContext) -> Refusal {
     counter!(
         "proxy_shed_total",
         "route" => SharedString::from(Arc::clone(&route.places.route)),

@@ -97,6 +97,7 @@ impl Refusal {
             Self::NoEndpoint(NoEndpoint::NoMembers) => "empty_pool",
             Self::NoEndpoint(NoEndpoint::Unresolved) => "unresolved_endpoint",
             Self::NoEndpoint(NoEndpoint::AllTried) => "all_endpoints_tried",
+            Self::NoEndpoint(NoEndpoint::NoRoom) => Shed::NoRoom.as_str(),
             Self::Failed(Failure::Refused) => "endpoint_refused",
             Self::Failed(Failure::Unreachable) => "endpoint_unreachable",
             Self::Failed(Failure::ConnectTimedOut) => "endpoint_connect_timeout",

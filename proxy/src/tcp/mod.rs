@@ -282,6 +282,7 @@ async fn connect(
                 key,
                 hash,
                 random: random::number(),
+                may_shed: false,
                 now: clock::now().into_std(),
                 // Until a connection is open nothing is lost.
                 repeatable: true,

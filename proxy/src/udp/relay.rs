@@ -407,6 +407,7 @@ impl Turn<'_> {
             key: hash.unwrap_or(key),
             hash,
             random: random::number(),
+            may_shed: false,
             now: self.now.into_std(),
             // The next datagram goes elsewhere.
             repeatable: true,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, counter};
+use sealane_model::MemberTraffic;
 
 use super::balance::Recent;
 use super::ejection::Report;
@@ -42,6 +43,8 @@ pub(crate) struct Account {
 /// What a pool has in one region, as one worker knows it.
 pub(crate) struct Group {
     loads: Arc<LoadTable>,
+    /// What goes there, for control.
+    pub(crate) traffic: MemberTraffic,
     /// Average latency in microseconds; 0 before the first answer.
     usual: Cell<f32>,
     /// The worst latency lately, of whichever endpoint.
@@ -84,9 +87,10 @@ pub(crate) enum Answered {
 }
 
 impl Group {
-    pub(crate) fn new(loads: Arc<LoadTable>) -> Self {
+    pub(crate) fn new(loads: Arc<LoadTable>, traffic: MemberTraffic) -> Self {
         Self {
             loads,
+            traffic,
             usual: Cell::new(0.0),
             worst: Cell::default(),
             recent: RefCell::default(),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sealane_model::{
-    Endpoint, EndpointId, EndpointProtocol, EndpointTls, Member, PoolId, RegionId, Snapshot,
-    Topology,
+    Endpoint, EndpointId, EndpointProtocol, EndpointTls, Member, MemberTraffic, PoolId, RegionId,
+    Snapshot, Topology, TrafficShard,
 };
 
 use super::account::{Account, Group};
@@ -26,6 +26,7 @@ use crate::config::Balancing;
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     loads: Arc<LoadTable>,
+    traffic: TrafficShard,
     known: RefCell<OfTopology>,
     accounts: RefCell<Vec<Option<Rc<Account>>>>,
     /// By pool; for each, as many as it has regions.
@@ -59,9 +60,11 @@ pub(crate) struct Known {
 }
 
 impl Endpoints {
-    pub(crate) fn new(loads: Arc<LoadTable>) -> Self {
+    /// `traffic`: where this worker counts.
+    pub(crate) fn new(loads: Arc<LoadTable>, traffic: TrafficShard) -> Self {
         Self {
             loads,
+            traffic,
             known: RefCell::default(),
             accounts: RefCell::default(),
             groups: RefCell::default(),
@@ -142,9 +145,15 @@ impl Endpoints {
         if let Some((_, group)) = of_pool.iter().find(|(of, _)| *of == region) {
             return Rc::clone(group);
         }
-        let group = Rc::new(Group::new(Arc::clone(&self.loads)));
+        let traffic = self.traffic.of(pool, region);
+        let group = Rc::new(Group::new(Arc::clone(&self.loads), traffic));
         of_pool.push((region, Rc::clone(&group)));
         group
+    }
+
+    /// What is counted of a region.
+    pub(super) fn traffic_of(&self, pool: PoolId, region: RegionId) -> MemberTraffic {
+        self.group(pool, region).traffic.clone()
     }
 
     fn account(&self, endpoint: &Endpoint) -> Rc<Account> {
@@ -218,6 +227,7 @@ fn nameless() -> Arc<str> {
 
 #[cfg(test)]
 mod tests {
+    use sealane_model::Traffic;
     use sealane_model::Verdict::Up;
     use sealane_testkit::World;
 
@@ -231,7 +241,7 @@ mod tests {
     fn an_endpoint_is_gathered_once_and_anew_when_the_topology_changed() {
         let before = World::new().region("eu", Up).build();
         let after = World::new().region("eu", Up).endpoints(2).build();
-        let endpoints = Endpoints::new(Arc::default());
+        let endpoints = Endpoints::new(Arc::default(), Traffic::default().shard());
 
         let one = endpoints.known(&before, first(&before));
         assert!(Rc::ptr_eq(&one, &endpoints.known(&before, first(&before))));
@@ -247,7 +257,7 @@ mod tests {
         let world = World::new().region("eu", Up).build();
         let endpoint = world.topology.endpoints().next().unwrap().id;
         let loads = Arc::<LoadTable>::default();
-        let worker = Endpoints::new(Arc::clone(&loads));
+        let worker = Endpoints::new(Arc::clone(&loads), Traffic::default().shard());
 
         let running = loads.begin(endpoint);
         assert_eq!(worker.loads.in_flight(endpoint), 1);

@@ -26,6 +26,8 @@ pub(crate) enum Shed {
     Tenant,
     /// This worker has no time left.
     Busy,
+    /// More has come than all regions may be sent.
+    NoRoom,
 }
 
 impl Shed {
@@ -40,6 +42,7 @@ impl Shed {
             Self::RouteWaited => "route_full_waited",
             Self::Tenant => "tenant_full",
             Self::Busy => "overloaded_cpu",
+            Self::NoRoom => "no_room",
         }
     }
 
@@ -50,7 +53,7 @@ impl Shed {
             .any(|shed| shed.as_str().as_bytes() == word)
     }
 
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Region,
         Self::RegionWaited,
         Self::Pool,
@@ -59,6 +62,7 @@ impl Shed {
         Self::RouteWaited,
         Self::Tenant,
         Self::Busy,
+        Self::NoRoom,
     ];
 }
 

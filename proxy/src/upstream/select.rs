@@ -9,7 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sealane_model::{EndpointId, OutReason, PoolId, RegionId, Snapshot, Standing, Verdict};
+use sealane_model::{
+    Arrival, EndpointId, OutReason, PoolId, RegionId, Snapshot, Standing, Verdict,
+};
 use sealane_steering::{Ask, ClientPlace, Ranking, Reason, Standard, SteeringPolicy, rank};
 use smallvec::SmallVec;
 
@@ -39,6 +41,8 @@ pub(crate) struct SelectAsk<'a> {
     pub(crate) random: u64,
     /// When the attempt begins.
     pub(crate) now: Instant,
+    /// It may be refused where no region has room for it.
+    pub(crate) may_shed: bool,
     /// It can be sent again if it fails: a trial of an endpoint does no harm.
     pub(crate) repeatable: bool,
     /// Where the request's earlier attempts went, the first one first.
@@ -140,6 +144,7 @@ impl Selected {
     /// The endpoint's answer began.
     pub(crate) fn answered(&self, now: Instant, how: Answered) {
         self.answered.set(true);
+        self.account.group.traffic.ended(how == Answered::Well);
         let (now, micros) = self.took(now);
         self.account
             .answered(now, micros, how, self.is_trial(), self);
@@ -148,7 +153,11 @@ impl Selected {
     /// The attempt failed. `is_fault`: of the endpoint.
     pub(crate) fn failed(&self, now: Instant, is_fault: bool) {
         let (now, took) = self.took(now);
-        let micros = if self.answered.get() { 0.0 } else { took };
+        let has_answered = self.answered.get();
+        if is_fault && !has_answered {
+            self.account.group.traffic.ended(false);
+        }
+        let micros = if has_answered { 0.0 } else { took };
         self.account
             .failed(now, micros, is_fault, self.is_trial(), self);
     }
@@ -190,6 +199,8 @@ pub(crate) enum NoEndpoint {
     Unresolved,
     #[error("every endpoint was tried")]
     AllTried,
+    #[error("no region has room")]
+    NoRoom,
 }
 
 /// The order of trying: the best region's endpoints, then, once [`TRIES_PER_REGION`] of them
@@ -208,6 +219,10 @@ pub(crate) fn select(
             _ => NoEndpoint::NoData,
         });
     };
+    if ranking.reason == Reason::NoRoom && ask.may_shed && ask.tried.is_empty() {
+        endpoints.traffic_of(ask.pool, best).arrived(Arrival::Shed);
+        return Err(NoEndpoint::NoRoom);
+    }
     let now = endpoints.millis(ask.now);
     let asked = Asked {
         world,
@@ -225,7 +240,9 @@ pub(crate) fn select(
         Reason::FailedOver { from: best }
     };
     let known = choice.known;
-    known.account.group.count(choice.why, &known);
+    let group = &known.account.group;
+    group.count(choice.why, &known);
+    group.traffic.arrived(arrival(ask, &ranking, known.region));
     Ok(Selected {
         known,
         address: choice.address,
@@ -235,6 +252,17 @@ pub(crate) fn select(
         began: ask.now,
         answered: Cell::new(false),
     })
+}
+
+/// What a region has room for is reckoned from those who come by the ranking alone.
+fn arrival(ask: &SelectAsk<'_>, ranking: &Ranking, region: RegionId) -> Arrival {
+    if !ask.tried.is_empty() || ranking.first() != Some(region) {
+        Arrival::Extra
+    } else if ranking.reason == Reason::NoRoom {
+        Arrival::Excess
+    } else {
+        Arrival::Drawn
+    }
 }
 
 impl<'a> SelectAsk<'a> {
@@ -336,7 +364,8 @@ impl Asked<'_> {
                     Standing::Out(OutReason::Failed | OutReason::HoldDown { .. })
                 )
             })
-            .map(|(member, _)| member.region);
+            .map(|(member, _)| member.region)
+            .filter(|region| self.ask.policy.lets(self.ask.place.address, *region));
         ranked.chain(failed).find_map(|region| {
             let view = self.view(region)?;
             self.choose(&view, Among::Undrained)

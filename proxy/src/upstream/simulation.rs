@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sealane_model::Verdict::{Down, Up};
-use sealane_model::{Ratio, Snapshot};
+use sealane_model::{Ratio, Snapshot, Traffic};
 use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy};
 use sealane_testkit::{Names, World};
 
@@ -88,7 +88,10 @@ impl Simulation {
             world,
             balancing: Arc::new(balancing),
             servers,
-            workers: vec![Endpoints::new(Arc::clone(&loads))],
+            workers: vec![Endpoints::new(
+                Arc::clone(&loads),
+                Traffic::default().shard(),
+            )],
             loads,
             origin: some_moment(),
             now: 0,
@@ -100,7 +103,7 @@ impl Simulation {
     }
 
     fn workers(mut self, count: usize) -> Self {
-        let worker = || Endpoints::new(Arc::clone(&self.loads));
+        let worker = || Endpoints::new(Arc::clone(&self.loads), Traffic::default().shard());
         self.workers = (0..count).map(|_| worker()).collect();
         self
     }
@@ -154,6 +157,7 @@ impl Simulation {
             key: random,
             hash: Some(balance::mix(random % 5_000)),
             random,
+            may_shed: false,
             now: self.moment(self.now),
             repeatable: true,
             tried: &[],

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::hmac;
 use sealane_model::{
-    Endpoint, EndpointId, Member, OutReason, PoolId, RegionId, Snapshot, Standing, Topology,
-    Verdict,
+    Arrival, Endpoint, EndpointId, Member, OutReason, PoolId, RegionId, Snapshot, Standing,
+    Topology, Verdict,
 };
 use sealane_steering::{Ask, Ranking, Reason, Standard, rank};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -240,11 +240,13 @@ impl<'a> Asked<'a> {
             return None;
         }
         let (member, health) = self.world.member(self.ask.pool, endpoint.region)?;
+        // A rule on clients holds for sessions from before it too.
+        let lets = |region| self.ask.policy.lets(self.ask.place.address, region);
         let serves = matches!(
             health.standing,
             Standing::In | Standing::Out(OutReason::Draining)
         );
-        serves.then(|| (member, self.view(member)))
+        (serves && lets(member.region)).then(|| (member, self.view(member)))
     }
 
     /// At the endpoint itself, be it drained.
@@ -380,7 +382,9 @@ impl<'a> Asked<'a> {
     fn selected(&self, there: &There) -> Option<Selected> {
         let candidate = there.view.candidates.get(there.at)?;
         let known = Rc::clone(&candidate.known);
-        known.account.group.count(there.choice, &known);
+        let group = &known.account.group;
+        group.count(there.choice, &known);
+        group.traffic.arrived(arrival(self.ask, there.reason));
         Some(Selected {
             known,
             address: candidate.address(self.ask.random)?,
@@ -390,6 +394,16 @@ impl<'a> Asked<'a> {
             began: self.ask.now,
             answered: Cell::new(false),
         })
+    }
+}
+
+/// Whoever stays comes whatever the room, and is not refused for want of it.
+fn arrival(ask: &SelectAsk<'_>, reason: Reason) -> Arrival {
+    match reason {
+        Reason::Pinned | Reason::FailedOver { .. } => Arrival::Extra,
+        _ if !ask.tried.is_empty() => Arrival::Extra,
+        Reason::NoRoom => Arrival::Excess,
+        _ => Arrival::Drawn,
     }
 }
 

@@ -10,24 +10,28 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use sealane_control::config::{Probe, ProbeKind};
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointId, EndpointProtocol, EndpointTls, FailoverRule, Member,
-    Pool, PoolId, ProxyVersion, Ratio, RegionId, Roots, Target, Weight,
+    Pool, PoolId, ProxyVersion, RampRule, Rate, Ratio, RegionId, Roots, Target, Weight,
 };
 use sealane_proxy::tls::expiring;
-use sealane_steering::{SteeringPolicy, Weights};
+use sealane_steering::fence::{FENCES_MAX, canonical};
+use sealane_steering::{Fence, Fences, SteeringPolicy, Weights, Within};
 
 use super::super::decode::{At, Entry, Leaf as _, List, Out, Table};
 use super::super::error::Mistake;
 use super::super::files::PEM_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    AddressesSpec, AllDownSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec, FallbackSpec,
-    HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol, ProxyProtocolWord,
-    SteeringSpec, TcpProbeSpec, WeightNumber,
+    AddressesSpec, AllDownSpec, ClientsSpec, EndpointSpec, EndpointTlsSpec, FailoverSpec,
+    FallbackSpec, HttpProbeSpec, MemberSpec, Policy, PoolSpec, ProbeSpec, Protocol,
+    ProxyProtocolWord, RampSpec, RampStepsSpec, SteeringSpec, TcpProbeSpec, WeightNumber,
 };
-use super::super::unit::{Ip, Reach, Text, print_duration};
+use super::super::unit::{Ip, Reach, Share, Text, print_duration};
 use super::{KnownPool, Parser};
 
 type Parsed = (Vec<Pool>, Vec<Endpoint>, Vec<(PoolId, Probe)>);
+
+/// Steps of a ramp: more is a mistake, for nobody waits for so many.
+const RAMP_STEPS_MAX: usize = 16;
 
 /// The word for the host's own authorities.
 const SYSTEM_ROOTS: &str = "system";
@@ -150,6 +154,7 @@ impl Parser<'_> {
             addresses,
             weight,
             priority,
+            capacity,
             endpoints,
         } = &spec.value;
         let region_name = &entry.name.value;
@@ -170,6 +175,9 @@ impl Parser<'_> {
             region,
             weight: weight_of(weight.as_ref())?,
             priority: u16::try_from(priority.as_ref()?.value.0).ok()?,
+            capacity: capacity
+                .as_ref()
+                .and_then(|at| Rate::per_second(at.value.per_second())),
             addresses: match &addresses.as_ref()?.value {
                 AddressesSpec::OfEndpoints => Addresses::OfEndpoints,
                 AddressesSpec::Fixed(list) => Addresses::Fixed(self.addresses(list, *span)),
@@ -465,6 +473,8 @@ impl Parser<'_> {
             hold_down,
             all_down,
             detection_time,
+            panic,
+            ramp,
         } = &spec.value;
         let threshold = threshold.as_ref()?;
         if threshold.value.0 <= 0.0 {
@@ -491,10 +501,60 @@ impl Parser<'_> {
                 AllDown::Fallback(self.addresses(&fallback.as_ref()?.value, *span))
             }
         };
+        let ramp = match &ramp.as_ref()?.value {
+            RampSpec::None => None,
+            RampSpec::Steps(steps) => Some(self.ramp(steps)?),
+        };
         Some(FailoverRule {
             threshold: Ratio::new(threshold.value.0)?,
             hold_down: hold_down.as_ref()?.value.0,
             all_down,
+            panic: Ratio::new(panic.as_ref()?.value.0)?,
+            ramp,
+        })
+    }
+
+    fn ramp(&mut self, spec: &RampStepsSpec) -> Option<RampRule> {
+        let RampStepsSpec {
+            span,
+            broken: _,
+            steps,
+            hold,
+            max_errors,
+        } = spec;
+        let list = steps.as_ref()?;
+        if list.value.is_empty() {
+            self.notes.mistake(
+                Mistake::new(list.span.or(*span), "a ramp without steps")
+                    .help("write `ramp: none` for a return at once"),
+            );
+            return None;
+        }
+        if list.value.len() > RAMP_STEPS_MAX {
+            let message = format!("a ramp of more than {RAMP_STEPS_MAX} steps");
+            self.notes.wrong(list.span.or(*span), message);
+            return None;
+        }
+        let mut before = 0.0;
+        for step in list.value.iter() {
+            let share = step.value.0;
+            if share <= before || share >= 1.0 {
+                self.notes.mistake(
+                    Mistake::new(
+                        step.span,
+                        "a ramp's steps must rise, from above 0% to below 100%",
+                    )
+                    .expected("shares such as `[5%, 25%, 50%]`; the whole follows by itself"),
+                );
+                return None;
+            }
+            before = share;
+        }
+        let ratio = |step: &At<Share>| Ratio::new(step.value.0);
+        Some(RampRule {
+            steps: list.value.iter().map(ratio).collect::<Option<_>>()?,
+            hold: hold.as_ref()?.value.0,
+            max_errors: Ratio::new(max_errors.as_ref()?.value.0)?,
         })
     }
 
@@ -527,7 +587,12 @@ impl Parser<'_> {
             policy,
             weights,
             region,
+            clients,
         } = &spec.value;
+        let fences = match clients {
+            Some(clients) => self.fences(clients, pool, spans),
+            None => Some(Fences::default()),
+        };
         let policy = policy.as_ref()?;
         let weighted = matches!(policy.value, Policy::WeightedLatency | Policy::Weighted);
         if let (false, Some(weights)) = (weighted, weights) {
@@ -547,7 +612,7 @@ impl Parser<'_> {
             Some(table) => self.weights(table, pool, members, spans)?,
             None => Vec::new(),
         };
-        Some(match policy.value {
+        let policy = match policy.value {
             Policy::WeightedLatency => SteeringPolicy::WeightedLatency(Weights::new(weights)),
             Policy::Weighted => SteeringPolicy::Weighted(Weights::new(weights)),
             Policy::Nearest => SteeringPolicy::Nearest,
@@ -569,6 +634,66 @@ impl Parser<'_> {
                 }
                 SteeringPolicy::Pinned(id)
             }
+        };
+        let fences = fences?;
+        Some(if fences.is_empty() {
+            policy
+        } else {
+            SteeringPolicy::Within(Box::new(Within { policy, fences }))
+        })
+    }
+
+    /// Which regions alone may serve which clients.
+    fn fences(
+        &mut self,
+        list: &At<List<ClientsSpec>>,
+        pool: &At<String>,
+        spans: &HashMap<RegionId, Span>,
+    ) -> Option<Fences> {
+        if list.value.len() > FENCES_MAX {
+            let message = format!("more than {FENCES_MAX} entries; write their networks together");
+            self.notes.wrong(list.span, message);
+            return None;
+        }
+        let fences = list.value.iter().map(|at| self.fence(at, pool, spans));
+        let fences: Vec<_> = fences.collect();
+        Some(Fences::new(fences.into_iter().collect::<Option<_>>()?))
+    }
+
+    fn fence(
+        &mut self,
+        spec: &At<ClientsSpec>,
+        pool: &At<String>,
+        spans: &HashMap<RegionId, Span>,
+    ) -> Option<Fence> {
+        let ClientsSpec {
+            span: _,
+            broken: _,
+            nets,
+            regions,
+        } = &spec.value;
+        let (nets, regions) = (nets.as_ref()?, regions.as_ref()?);
+        if nets.value.0.is_empty() || regions.value.0.is_empty() {
+            let message = "these clients could be served nowhere, or nobody is meant";
+            self.notes.mistake(
+                Mistake::new(spec.span, message).expected("at least one network and one region"),
+            );
+            return None;
+        }
+        let mut allowed = Vec::new();
+        for name in &regions.value.0 {
+            let id = self.region(&name.0, name.span)?;
+            if !spans.contains_key(&id) {
+                let message = format!("the pool `{}` has no region `{}`", pool.value, name.0);
+                self.notes.wrong(name.span, message);
+                return None;
+            }
+            allowed.push(id);
+        }
+        let nets = nets.value.0.iter().map(|net| canonical(net.value.0));
+        Some(Fence {
+            nets: nets.collect(),
+            regions: allowed,
         })
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use sealane_model::Traffic;
 use sealane_model::Verdict::Up;
 use sealane_model::publish::observation_channel;
 use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy};
@@ -29,11 +30,17 @@ fn selected() -> Selected {
         key: 1,
         hash: None,
         random: 1,
+        may_shed: false,
         now: clock::now().into_std(),
         repeatable: true,
         tried: &[],
     };
-    select(&world, &Endpoints::new(Arc::default()), &ask).unwrap()
+    select(
+        &world,
+        &Endpoints::new(Arc::default(), Traffic::default().shard()),
+        &ask,
+    )
+    .unwrap()
 }
 
 fn routes() -> RouteTable {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sealane_model::Verdict::{Down, Draining, Probation, Suspect, Up};
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointHealth, EndpointProtocol, FailoverRule, Generation,
-    Member, MemberHealth, Pool, Ratio, Region, Target, Timestamp, Topology, Weight,
+    Member, MemberHealth, Pool, Ratio, Region, Target, Timestamp, Topology, Traffic, TrafficCounts,
+    Weight,
 };
 use sealane_steering::{GeoTable, How, Weights};
 use sealane_testkit::{Names, World};
@@ -26,6 +27,7 @@ struct Walk<'w> {
     endpoints: Endpoints,
     tried: Vec<Tried>,
     hash: Option<u64>,
+    may_shed: bool,
     random: u64,
     now: Instant,
 }
@@ -36,9 +38,10 @@ impl<'w> Walk<'w> {
             world,
             policy: SteeringPolicy::Priority,
             balance: Arc::default(),
-            endpoints: Endpoints::new(Arc::default()),
+            endpoints: Endpoints::new(Arc::default(), Traffic::default().shard()),
             tried: Vec::new(),
             hash: None,
+            may_shed: false,
             now: now(),
             random: 0x1234_5678_9abc_def0,
         }
@@ -58,6 +61,7 @@ impl<'w> Walk<'w> {
             key: 7,
             hash: self.hash,
             random: self.random,
+            may_shed: self.may_shed,
             now: self.now,
             repeatable: true,
             tried: &self.tried,
@@ -243,7 +247,7 @@ fn the_idle_endpoint_of_two_serves() {
         let loads = Arc::<LoadTable>::default();
         let mut walk = Walk::new(&world);
         walk.random = random;
-        walk.endpoints = Endpoints::new(Arc::clone(&loads));
+        walk.endpoints = Endpoints::new(Arc::clone(&loads), Traffic::default().shard());
         let _running = loads.begin(busy);
         assert_ne!(walk.next().unwrap().endpoint, busy);
     }
@@ -315,12 +319,18 @@ fn a_pool_that_is_gone_has_no_members() {
         key: 0,
         hash: None,
         random: 0,
+        may_shed: false,
         now: now(),
         repeatable: true,
         tried: &[],
     };
 
-    let refused = select(&world, &Endpoints::new(Arc::default()), &ask).unwrap_err();
+    let refused = select(
+        &world,
+        &Endpoints::new(Arc::default(), Traffic::default().shard()),
+        &ask,
+    )
+    .unwrap_err();
 
     assert_eq!(refused, NoEndpoint::NoMembers);
 }
@@ -423,6 +433,7 @@ fn named_endpoints(addresses: &[&[&str]]) -> Snapshot {
                 region,
                 weight: Weight::DEFAULT,
                 priority: 1,
+                capacity: None,
                 addresses: Addresses::OfEndpoints,
                 endpoints: ids.clone(),
             }],
@@ -430,6 +441,8 @@ fn named_endpoints(addresses: &[&[&str]]) -> Snapshot {
                 threshold: Ratio::new(0.5).unwrap(),
                 hold_down: std::time::Duration::ZERO,
                 all_down: AllDown::FailOpen,
+                panic: Ratio::ZERO,
+                ramp: None,
             },
         }],
         ids.iter().map(endpoint).collect(),
@@ -441,4 +454,92 @@ fn named_endpoints(addresses: &[&[&str]]) -> Snapshot {
         ids.iter().zip(addresses).map(health).collect(),
         vec![(pool, vec![MemberHealth::default()])],
     )
+}
+
+// ---- What is counted of it ----
+
+/// What the regions `eu` and `us` were counted, after so many attempts of one request.
+fn counted(world: &Snapshot, attempts: usize) -> [TrafficCounts; 2] {
+    let traffic = Traffic::default();
+    let mut walk = Walk::new(world);
+    walk.endpoints = Endpoints::new(Arc::default(), traffic.shard());
+    walk.regions(attempts);
+    let totals = traffic.totals();
+    ["eu", "us"].map(|region| {
+        let member = (world.pool_id("api"), world.region_id(region));
+        totals.get(&member).copied().unwrap_or_default()
+    })
+}
+
+#[test]
+fn the_first_attempt_counts_as_drawn_and_those_after_it_as_extra() {
+    let world = World::new()
+        .region("eu", Up)
+        .endpoints(2)
+        .region("us", Up)
+        .priority(2)
+        .build();
+    let [eu, us] = counted(&world, 3);
+    assert_eq!((eu.drawn, eu.extra, eu.excess), (1, 1, 0));
+    assert_eq!((us.drawn, us.extra, us.excess), (0, 1, 0));
+}
+
+#[test]
+fn what_no_region_has_room_for_counts_as_excess_where_it_goes() {
+    let world = World::new()
+        .region("eu", Up)
+        .room(200.0, 100.0, 0.0)
+        .region("us", Up)
+        .priority(2)
+        .room(200.0, 100.0, 0.0)
+        .build();
+    let [eu, us] = counted(&world, 1);
+    assert_eq!((eu.drawn, eu.excess, us.arrived()), (0, 1, 0));
+}
+
+#[test]
+fn what_no_region_has_room_for_is_refused_where_it_may_be() {
+    let full = |world: World| world.room(200.0, 100.0, 0.0);
+    let world = full(World::new().region("eu", Up));
+    let world = full(world.region("us", Up).priority(2)).build();
+    let traffic = Traffic::default();
+    let mut walk = Walk::new(&world);
+    walk.endpoints = Endpoints::new(Arc::default(), traffic.shard());
+    walk.may_shed = true;
+
+    assert_eq!(walk.next().unwrap_err(), NoEndpoint::NoRoom);
+
+    let eu = traffic.totals()[&(world.pool_id("api"), world.region_id("eu"))];
+    assert_eq!((eu.shed, eu.arrived()), (1, 0));
+    // One that was let in may go on.
+    walk.may_shed = false;
+    walk.next().unwrap();
+    walk.may_shed = true;
+    assert_eq!(
+        walk.next().unwrap().reason,
+        Reason::FailedOver {
+            from: world.region_id("eu")
+        }
+    );
+}
+
+#[test]
+fn a_rule_on_clients_holds_for_the_last_resort_too() {
+    use sealane_steering::{Fence, Fences, Within};
+
+    let world = World::new()
+        .region("eu", Up)
+        .region("us", Down)
+        .priority(2)
+        .build();
+    let mut walk = Walk::new(&world);
+    walk.policy = SteeringPolicy::Within(Box::new(Within {
+        policy: SteeringPolicy::Priority,
+        fences: Fences::new(vec![Fence {
+            nets: vec!["192.0.2.0/24".parse().unwrap()],
+            regions: vec![world.region_id("eu")],
+        }]),
+    }));
+
+    assert_eq!(walk.regions(2), ["eu", "AllTried"]);
 }

@@ -1,6 +1,7 @@
 //! Whose a tag is, and where a session goes in every state of its endpoint and region.
 
 use proptest::prelude::*;
+use sealane_model::Traffic;
 use sealane_model::Verdict::{Down, Draining, Suspect, Up};
 use sealane_steering::{ClientPlace, GeoTable, How, SteeringPolicy};
 use sealane_testkit::{Names, World};
@@ -37,11 +38,12 @@ fn selected(
         key: 7,
         hash: None,
         random: 3,
+        may_shed: false,
         now: now(),
         repeatable: true,
         tried,
     };
-    let endpoints = Endpoints::new(Arc::clone(loads));
+    let endpoints = Endpoints::new(Arc::clone(loads), Traffic::default().shard());
     stay(world, &endpoints, &ask, home)
 }
 
