@@ -48,9 +48,11 @@ impl SteeringPolicy {
 
     /// How regions are ordered, once it is settled which come into question.
     #[must_use]
+    #[inline]
     pub fn order(&self) -> &Self {
         match self {
-            Self::Within(within) => within.policy.order(),
+            // Which is itself none: without recursion this is one branch.
+            Self::Within(within) => &within.policy,
             other => other,
         }
     }
@@ -74,10 +76,9 @@ impl SteeringPolicy {
     /// What this policy multiplies a region's own weight by.
     #[must_use]
     pub fn weight(&self, region: RegionId) -> Weight {
-        match self {
+        match self.order() {
             Self::WeightedLatency(weights) | Self::Weighted(weights) => weights.of(region),
-            Self::Nearest | Self::Priority | Self::Pinned(_) => Weight::DEFAULT,
-            Self::Within(within) => within.policy.weight(region),
+            Self::Nearest | Self::Priority | Self::Pinned(_) | Self::Within(_) => Weight::DEFAULT,
         }
     }
 }
