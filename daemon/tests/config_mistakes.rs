@@ -1579,7 +1579,10 @@ fn a_mirror_is_another_pool_and_shows_what_endpoints_see() {
     );
     check_route(
         "pool: api, mirror: { pool: apl, methods: [get] }",
-        &["9:32: there is no pool `apl`"],
+        &[
+            "9:32: there is no pool `apl`",
+            "9:47: `get` is no HTTP method",
+        ],
     );
     check_route(
         "respond: {}, mirror: { pool: api }",
@@ -1619,7 +1622,18 @@ fn places_and_rates_say_how_many_in_what_time() {
     );
     check_route(
         "pool: api, rate_limit: [{ name: \"a b\", rate: 1/s }, { rate: 1/s, adaptive: { latency: 1s, floor: 0% } }]",
-        &["9:37: `a b` cannot be the name of a rate"],
+        &[
+            "9:37: `a b` cannot be the name of a rate",
+            "9:102: nothing would be left of the rate",
+        ],
+    );
+    check_route(
+        "pool: api, rate_limit: [{ name: one, key: tenant, rate: 1/s }, { name: one, rate: 1/s }, { key: { header: \"a b\" }, rate: 1/s }]",
+        &[
+            "9:47: `key: tenant` is for each tenant, and the route has no `tenant`",
+            "9:68: two rates of the route are called `one`",
+            "9:111: `a b` is no header field's name",
+        ],
     );
     check(
         &BASE.replace(
@@ -1644,8 +1658,12 @@ fn what_is_for_each_tenant_says_who_that_is() {
         &["9:36: `key: tenant` is for each tenant, and the route has no `tenant`"],
     );
     check_route(
-        "pool: api, tenant: { header: \"x tenant\" }, bulkhead: {}",
-        &["9:34: `x tenant` is no header field's name"],
+        "pool: api, tenant: { header: \"x tenant\" }, bulkhead: {}, rate_limit: [{ key: tenant, rate: 1/s, name: \"a b\" }]",
+        &[
+            "9:34: `x tenant` is no header field's name",
+            "9:58: the bulkhead bounds nothing",
+            "9:107: `a b` cannot be the name of a rate",
+        ],
     );
     let text = BASE.replace(
         "[{ pool: api }]",

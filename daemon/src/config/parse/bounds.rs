@@ -16,6 +16,7 @@ use super::super::bounds::{
 };
 use super::super::decode::{At, List};
 use super::super::error::Mistake;
+use super::super::source::Span;
 use super::super::spec::RouteSpec;
 use super::super::unit::{Text, Whole};
 use super::Parser;
@@ -76,14 +77,12 @@ impl Parser<'_> {
             rate_limit,
             ..
         } = spec;
-        let tenant = match tenant {
-            Some(tenant) => Some(self.tenant(&tenant.value)?),
-            None => None,
+        let tenant = match tenant.as_ref().map(|tenant| self.tenant(&tenant.value)) {
+            None => Tenant::Nobody,
+            Some(None) => Tenant::Unreadable,
+            Some(Some(key)) => Tenant::Is(key),
         };
-        let mut limits = RouteLimits {
-            tier: Tier::new(tier.as_ref()?.value.0)?,
-            ..RouteLimits::default()
-        };
+        let mut limits = RouteLimits::default();
         if let Some(spec) = bulkhead {
             let RouteBulkheadSpec {
                 span: _,
@@ -98,18 +97,25 @@ impl Parser<'_> {
                 self.notes
                     .mistake(mistake.expected("`requests`, `per_tenant` or both"));
             }
-            if let (Some(per_tenant), None) = (per_tenant, &tenant) {
+            if let (Some(per_tenant), Tenant::Nobody) = (per_tenant, &tenant) {
                 self.lacks_tenant(per_tenant.span, "`per_tenant`");
             }
             limits.bulkhead = bulkhead_of(requests.as_ref(), queue.as_ref(), wait.as_ref());
             limits.per_tenant = whole(per_tenant.as_ref());
         }
-        limits.rates = self.rates(rate_limit.as_ref(), tenant.as_ref())?;
-        limits.tenant = tenant;
+        // All of them are looked at, whichever is wrong.
+        let rates = self.rates(rate_limit.as_ref(), &tenant);
+        limits.tenant = match tenant {
+            Tenant::Nobody => None,
+            Tenant::Unreadable => return None,
+            Tenant::Is(key) => Some(key),
+        };
+        limits.tier = Tier::new(tier.as_ref()?.value.0)?;
+        limits.rates = rates?;
         Some(limits)
     }
 
-    fn lacks_tenant(&mut self, span: super::super::source::Span, what: &str) {
+    fn lacks_tenant(&mut self, span: Span, what: &str) {
         let message = format!("{what} is for each tenant, and the route has no `tenant`");
         let mistake = Mistake::new(span, message);
         self.notes
@@ -139,81 +145,57 @@ impl Parser<'_> {
     fn rates(
         &mut self,
         list: Option<&At<List<RateLimitSpec>>>,
-        tenant: Option<&TenantKey>,
+        tenant: &Tenant,
     ) -> Option<Vec<RateRule>> {
-        let mut rules: Vec<RateRule> = Vec::new();
-        for spec in list.iter().flat_map(|list| list.value.iter()) {
-            let number = rules.len() + 1;
-            let rule = self.rate(spec, number, tenant)?;
-            if rules.iter().any(|other| other.name == rule.name) {
-                let message = format!("two rates of the route are called `{}`", rule.name);
-                self.notes.wrong(spec.span, message);
+        let mut rules = Vec::new();
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let list = list.iter().flat_map(|list| list.value.iter());
+        for (spec, number) in list.zip(1..) {
+            let name = self.rate_name(spec.value.name.as_ref(), number);
+            if let Some(name) = &name {
+                if names.contains(name) {
+                    let message = format!("two rates of the route are called `{name}`");
+                    self.notes.wrong(spec.span, message);
+                }
+                names.push(Arc::clone(name));
             }
-            rules.push(rule);
+            rules.push(self.rate(spec, name, tenant));
         }
-        Some(rules)
+        rules.into_iter().collect()
     }
 
     fn rate(
         &mut self,
         spec: &At<RateLimitSpec>,
-        number: usize,
-        tenant: Option<&TenantKey>,
+        name: Option<Arc<str>>,
+        tenant: &Tenant,
     ) -> Option<RateRule> {
         let RateLimitSpec {
             span: _,
             broken: _,
-            name,
+            name: _,
             key,
             rate,
             burst,
             keys,
             adaptive,
         } = &spec.value;
-        let name: Arc<str> = match name {
-            Some(name) => self.rate_name(name)?,
-            None => format!("limit-{number}").into(),
-        };
-        let key = key.as_ref()?;
-        let key = match &key.value {
-            RateKeySpec::Word(RateKeyWord::Client) => RateKey::Client,
-            RateKeySpec::Word(RateKeyWord::Route) => RateKey::Route,
-            RateKeySpec::Word(RateKeyWord::Tenant) => match tenant {
-                Some(tenant) => RateKey::Tenant(tenant.clone()),
-                None => {
-                    self.lacks_tenant(key.span.or(spec.span), "`key: tenant`");
-                    return None;
-                }
-            },
-            RateKeySpec::Header(header) => RateKey::Header(self.header_of(header)?),
+        let key = key
+            .as_ref()
+            .and_then(|key| self.rate_key(key, spec.span, tenant));
+        let adaptive = match adaptive
+            .as_ref()
+            .map(|spec| self.adaptive_rate(&spec.value))
+        {
+            None => None,
+            Some(adaptive) => Some(adaptive?),
         };
         let rate = rate.as_ref()?.value;
         let per_second = u64::from(rate.count) / rate.unit.seconds();
         let usual = u32::try_from(per_second).unwrap_or(u32::MAX).max(1);
-        let adaptive = match adaptive {
-            Some(spec) => {
-                let AdaptiveRateSpec {
-                    span: _,
-                    broken: _,
-                    latency,
-                    floor,
-                } = &spec.value;
-                let floor = floor.as_ref()?;
-                if floor.value.0 < 0.01 {
-                    let mistake = Mistake::new(floor.span, "nothing would be left of the rate");
-                    self.notes.mistake(mistake.expected("a floor of 1%–100%"));
-                    return None;
-                }
-                Some(AdaptiveRate {
-                    latency: latency.as_ref()?.value.0,
-                    floor: floor.value.0,
-                })
-            }
-            None => None,
-        };
         Some(RateRule {
-            name,
-            key,
+            name: name?,
+            key: key?,
             rate: Rate {
                 count: rate.count,
                 per: Duration::from_secs(rate.unit.seconds()),
@@ -224,8 +206,47 @@ impl Parser<'_> {
         })
     }
 
-    /// It becomes a quoted string in a header field (RFC 9651 §3.3.3).
-    fn rate_name(&mut self, at: &At<Text>) -> Option<Arc<str>> {
+    /// `all`: where it would stand if it were written.
+    fn rate_key(&mut self, key: &At<RateKeySpec>, all: Span, tenant: &Tenant) -> Option<RateKey> {
+        Some(match &key.value {
+            RateKeySpec::Word(RateKeyWord::Client) => RateKey::Client,
+            RateKeySpec::Word(RateKeyWord::Route) => RateKey::Route,
+            RateKeySpec::Word(RateKeyWord::Tenant) => match tenant {
+                Tenant::Is(tenant) => RateKey::Tenant(tenant.clone()),
+                Tenant::Unreadable => return None,
+                Tenant::Nobody => {
+                    self.lacks_tenant(key.span.or(all), "`key: tenant`");
+                    return None;
+                }
+            },
+            RateKeySpec::Header(header) => RateKey::Header(self.header_of(header)?),
+        })
+    }
+
+    fn adaptive_rate(&mut self, spec: &AdaptiveRateSpec) -> Option<AdaptiveRate> {
+        let AdaptiveRateSpec {
+            span: _,
+            broken: _,
+            latency,
+            floor,
+        } = spec;
+        let floor = floor.as_ref()?;
+        if floor.value.0 < 0.01 {
+            let mistake = Mistake::new(floor.span, "nothing would be left of the rate");
+            self.notes.mistake(mistake.expected("a floor of 1%–100%"));
+            return None;
+        }
+        Some(AdaptiveRate {
+            latency: latency.as_ref()?.value.0,
+            floor: floor.value.0,
+        })
+    }
+
+    /// It becomes a quoted string in a header field (RFC 9651 §3.3.3). `number`: of the rule.
+    fn rate_name(&mut self, at: Option<&At<Text>>, number: u32) -> Option<Arc<str>> {
+        let Some(at) = at else {
+            return Some(format!("limit-{number}").into());
+        };
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let text = at.0.as_str();
         if text.len() <= NAME_MAX && text.bytes().all(plain) {
@@ -237,6 +258,13 @@ impl Parser<'_> {
             .mistake(Mistake::new(at.span, message).expected(expected));
         None
     }
+}
+
+/// On whose behalf a route's requests come, as far as that could be read.
+enum Tenant {
+    Nobody,
+    Unreadable,
+    Is(TenantKey),
 }
 
 fn bulkhead_of(

@@ -2,7 +2,7 @@
 
 use http::Method;
 use sealane_model::Ratio;
-use sealane_proxy::config::{Coalesce, Credentials, Mirror};
+use sealane_proxy::config::{Coalesce, Credentials, Destination, Mirror};
 
 use super::super::decode::At;
 use super::super::error::Mistake;
@@ -73,23 +73,26 @@ impl Parser<'_> {
             body_max,
             timeout,
         } = &spec.value;
-        let name = pool.as_ref()?;
-        if let Some(own) = own.filter(|own| own.value == name.value) {
-            let message = "the route's own pool would see the request twice";
-            self.notes
-                .mistake(Mistake::new(name.span, message).related(own.span, "`pool`"));
-            return None;
-        }
-        let to = self.pool_for_requests(name)?;
+        let to = pool.as_ref().and_then(|pool| self.mirror_pool(pool, own));
         let methods = texts(methods.as_ref());
         let methods: Vec<Method> = methods.filter_map(|at| self.method(at)).collect();
         Some(Mirror {
-            to,
+            to: to?,
             share: Ratio::new(share.as_ref()?.value.0)?,
             methods,
             body_max: usize::try_from(body_max.as_ref()?.value.0).ok()?,
             timeout: timeout.as_ref()?.value.0,
         })
+    }
+
+    fn mirror_pool(&mut self, pool: &At<Text>, own: Option<&At<Text>>) -> Option<Destination> {
+        let Some(own) = own.filter(|own| own.value == pool.value) else {
+            return self.pool_for_requests(pool);
+        };
+        let message = "the route's own pool would see the request twice";
+        self.notes
+            .mistake(Mistake::new(pool.span, message).related(own.span, "`pool`"));
+        None
     }
 }
 
