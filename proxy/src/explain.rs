@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::{Method, Uri};
-use sealane_model::EndpointId;
+use sealane_model::{EndpointId, Snapshot};
 use sealane_steering::{Ask, ClientPlace, Decision, How};
 
 use crate::canaries;
 use crate::clock;
-use crate::config::{Action, Percentile, Sticky};
+use crate::config::{Action, Coalesce, Credentials, Mirror, Percentile, RouteOptions, Sticky};
 use crate::http::fields::Fields;
 use crate::http::route::RouteState;
 use crate::shared::Shared;
@@ -89,15 +89,23 @@ pub(crate) fn explain(
     let explanation = sealane_steering::explain(&ask, &world);
     let mut notes = vec![("balance", to.balance.policy.as_str().to_owned())];
     notes.extend(split.into_iter().map(|said| ("split", said)));
-    if let Some(sticky) = &route.rule.options.sticky {
-        let how = match sticky {
-            Sticky::Cookie(cookie) => {
-                format!("by cookie {}: as below for new sessions", cookie.name)
-            }
-            Sticky::Header(name) => format!("by header {name}: as below for requests without it"),
-        };
-        notes.push(("sticky", how));
-    }
+    let RouteOptions {
+        sticky,
+        coalesce,
+        mirror,
+        ..
+    } = &route.rule.options;
+    notes.extend(sticky.iter().map(|sticky| ("sticky", say_sticky(sticky))));
+    notes.extend(
+        coalesce
+            .iter()
+            .map(|rule| ("coalesce", say_coalesce(rule, route))),
+    );
+    notes.extend(
+        mirror
+            .iter()
+            .map(|rule| ("mirror", say_mirror(rule, &world))),
+    );
     for region in explanation.ranking.regions() {
         let Some((member, _)) = world.member(pool, region) else {
             continue;
@@ -127,6 +135,45 @@ pub(crate) fn explain(
         world: Arc::clone(&world),
         notes,
     })
+}
+
+fn say_sticky(sticky: &Sticky) -> String {
+    match sticky {
+        Sticky::Cookie(cookie) => format!("by cookie {}: as below for new sessions", cookie.name),
+        Sticky::Header(name) => format!("by header {name}: as below for requests without it"),
+    }
+}
+
+fn say_coalesce(rule: &Coalesce, route: &RouteState) -> String {
+    if route.rule.options.sticky.is_some() {
+        return "nothing, as requests belong to sessions".to_owned();
+    }
+    let methods: Vec<_> = rule.methods.iter().map(Method::as_str).collect();
+    let who = match rule.credentials {
+        Credentials::Alone => "not those that say who asks",
+        Credentials::ByValue => "of those that say who asks, those that say the same",
+    };
+    format!(
+        "{} for the same, up to {} an attempt, within {:?}; {who}",
+        methods.join(" and "),
+        rule.followers + 1,
+        rule.wait_within(route.rule.timeouts.request),
+    )
+}
+
+fn say_mirror(rule: &Mirror, world: &Snapshot) -> String {
+    let pool = world.topology.pool(rule.to.pool);
+    let pool = pool.map_or("?", |pool| &pool.name);
+    let methods: Vec<_> = rule.methods.iter().map(Method::as_str).collect();
+    let which = match &*methods {
+        [] => "all requests".to_owned(),
+        some => some.join(" and "),
+    };
+    format!(
+        "{}% of {which} to {pool}, with bodies of {} bytes at most",
+        rule.share.get() * 100.0,
+        rule.body_max,
+    )
 }
 
 /// What the route's attempts take, and when a second endpoint is asked beside a slow one.

@@ -15,7 +15,7 @@ use edge::{Edge, Http1, Http2, PATIENCE};
 use http::{HeaderName, Method};
 use sealane_model::Snapshot;
 use sealane_model::Verdict::Up;
-use sealane_proxy::config::{Coalesce, Config, Credentials};
+use sealane_proxy::config::{Coalesce, Config, Credentials, Sticky};
 use sealane_testkit::World;
 use sealane_testkit::http1::Head;
 use tokio::io::AsyncReadExt as _;
@@ -609,4 +609,27 @@ async fn followers_are_finished_when_the_proxy_drains() {
     };
     let (cut_off, ()) = tokio::join!(draining, answering);
     assert_eq!(cut_off, 0);
+}
+
+#[tokio::test]
+async fn explain_says_which_requests_share_an_attempt() {
+    let told = Told::start(numbered("")).await;
+    let edge = edge_of(&told);
+    let note = |edge: &Edge| {
+        let decision = edge.proxy.explain("http://x.test/", [127, 0, 0, 1].into());
+        let mut notes = decision.unwrap().notes.into_iter();
+        notes.find(|(what, _)| *what == "coalesce").unwrap().1
+    };
+    assert_eq!(
+        note(&edge),
+        "GET and HEAD for the same, up to 2001 an attempt, within 5s; not those that say who asks"
+    );
+
+    let mut config = edge::config(&world_of(&told));
+    coalesce(&mut config, rule());
+    let sticky = Sticky::Header(HeaderName::from_static("x-session"));
+    config.routes[0].options.sticky = Some(sticky);
+    edge.proxy
+        .replace_rules(edge.proxy.prepare(config).unwrap());
+    assert_eq!(note(&edge), "nothing, as requests belong to sessions");
 }

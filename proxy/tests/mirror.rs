@@ -304,3 +304,18 @@ async fn what_a_trusted_proxy_mirrored_is_not_mirrored_again() {
     assert_eq!(mark.as_deref(), Some("1"));
     assert_eq!(second.heads()[0].target(), "/b");
 }
+
+#[tokio::test]
+async fn explain_says_what_the_second_pool_sees() {
+    let (first, second) = (answering("first").await, answering("second").await);
+    let edge = edge(&first, &second);
+    let decision = edge
+        .proxy
+        .explain("http://x.test/", [127, 0, 0, 1].into())
+        .unwrap();
+    let note = decision.notes.iter().find(|(what, _)| *what == "mirror");
+    assert_eq!(
+        note.unwrap().1,
+        "100% of all requests to shadow, with bodies of 65536 bytes at most"
+    );
+}

@@ -27,6 +27,13 @@ pub struct Coalesce {
     pub body_max: u64,
 }
 
+impl Coalesce {
+    /// As long as it says, but so that half of the request's time is left for an attempt of its own.
+    pub(crate) fn wait_within(&self, request: Duration) -> Duration {
+        self.wait.min(request / 2)
+    }
+}
+
 /// What becomes of requests that say who they are from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credentials {

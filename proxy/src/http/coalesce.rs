@@ -79,7 +79,7 @@ pub(super) async fn share(
         Err(part) => return apart(request, part, None),
     };
     let flights = &inbound.worker.shared.flights;
-    let wait = rule.wait.min(route.rule.timeouts.request / 2);
+    let wait = rule.wait_within(route.rule.timeouts.request);
     for _ in 0..LEADERS_MAX {
         let now = clock::now();
         let bounds = Bounds {
