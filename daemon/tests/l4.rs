@@ -314,9 +314,10 @@ fn no_session_is_lost_while_the_file_changes() {
         sessions.extend((0..20).map(|_| TcpStream::connect(address).unwrap()));
         let idle = format!("{}s", 20 + round);
         std::fs::write(&served.file, yaml(pool_now, &idle)).unwrap();
+        // The first counted was the start.
         let reloads = format!(
             "sealane_config_reloads_total{{result=\"applied\"}} {}",
-            round + 1
+            round + 2
         );
         let mut word = 0_u32;
         until("the file is reloaded", || {
