@@ -7,6 +7,7 @@
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
 #   make load-floods          a good client beside floods of twenty kinds; prints a table (a release build)
+#   make load-resilience      a slow, failing, overloaded or lost part, with and without what is to help; prints a table (a release build)
 #   make fuzz-short           six seconds for each of the proxy's parsers, on the stable toolchain; or another:
 #                             make fuzz-short FUZZ_SECONDS=600 FUZZ_TARGETS=dns/zone_text
 #   make fuzz                 configuration files; needs a nightly toolchain and cargo-fuzz
@@ -18,7 +19,7 @@ BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
 TEST_NEEDS := $(BUILD_NEEDS) curl dig openssl socat pebble h2load nghttp nghttpd
 
-.PHONY: demo test test-slow check fmt clippy doc release load-failover load-floods fuzz fuzz-short needs-build needs-test needs-fuzz
+.PHONY: demo test test-slow check fmt clippy doc release load-failover load-floods load-resilience fuzz fuzz-short needs-build needs-test needs-fuzz
 
 demo: needs-build
 	$(CARGO) run --locked -p sealane -- demo $(ARGS)
@@ -48,6 +49,9 @@ load-failover: needs-build
 
 load-floods: release
 	$(CARGO) run --locked --release -p sealane-loadtests --bin floods -- run $(ARGS)
+
+load-resilience: release
+	$(CARGO) run --locked --release -p sealane-loadtests --bin resilience -- $(ARGS)
 
 fuzz:
 	$(CARGO) +nightly fuzz run --fuzz-dir fuzz config_text -- -max_total_time=$(FUZZ_SECONDS)
