@@ -1,6 +1,6 @@
 //! Which regions may serve which clients at all: the operator's rules on where data may go.
 //!
-//! Asked by [`crate::rank`] before anything is ordered. A region that a fence shuts out does not exist
+//! Asked by [`crate::rank()`] before anything is ordered. A region that a fence shuts out does not exist
 //! for that client: not as a second choice, and not when all others are down. Orders nothing.
 
 use std::net::IpAddr;
