@@ -54,6 +54,7 @@ mod upstream {
         NoData,
         NoMembers,
         Unresolved,
+        NoRoom,
         AllTried,
     }
 
@@ -65,11 +66,15 @@ mod upstream {
 
     pub(crate) mod route {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Shed {}
+        pub(crate) enum Shed {
+            NoRoom,
+        }
 
         impl Shed {
             pub(crate) const fn as_str(self) -> &'static str {
-                match self {}
+                match self {
+                    Self::NoRoom => "no_room",
+                }
             }
         }
     }
