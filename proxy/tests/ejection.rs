@@ -178,9 +178,8 @@ async fn a_slow_one_of_two_gets_hardly_anything() {
 
     assert_eq!(ask(&edge, 200).await, 200);
 
-    // One or two for each worker until it knows; some more where the machine itself stops for as long as
-    // the slow one takes. Taken in turn it would get 100.
-    assert!(all[0].requests() <= 20, "{}", all[0].requests());
+    // One or two for each worker until it knows.
+    assert!(all[0].requests() <= 6, "{}", all[0].requests());
 }
 
 #[tokio::test]
