@@ -168,7 +168,8 @@ impl Client {
         }
     }
 
-    /// Ready when everything sent is out of our hands (HTTP/1) or queued (HTTP/2).
+    /// Ready when everything sent is out of our hands, or is little and leaves at the end of this turn
+    /// (HTTP/1), or queued (HTTP/2).
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {
             Self::H1(h1) => h1.wire.poll_flush(cx).map_err(|_| ClientError::Gone),

@@ -357,7 +357,11 @@ impl H2Connection {
         let driving = async move {
             let driven = std::future::poll_fn(|cx| {
                 let driven = Pin::new(&mut connection).poll(cx);
-                wire.push(cx);
+                if driven.is_ready() {
+                    wire.push_now(cx); // a GOAWAY may say why
+                } else {
+                    wire.push(cx);
+                }
                 driven
             });
             if let Err(error) = driven.await {

@@ -684,7 +684,8 @@ fn pass(
     Ok(end)
 }
 
-/// Waits until the client's side is written out. `false`: it was not, within `idle` of silence.
+/// Waits until the client's side is written out, or is little and about to be
+/// ([`crate::io::Wire::poll_flush`]). `false`: it was not, within `idle` of silence.
 pub(crate) async fn flush(client: &mut Client, idle: Duration) -> bool {
     let at_once = poll_fn(|cx| Poll::Ready(client.poll_flush(cx))).await;
     if let Poll::Ready(flushed) = at_once {

@@ -38,11 +38,17 @@ pub(crate) async fn run(client: &Wire, endpoint: &Wire, idle: Duration) -> Moved
         if up.moved + down.moved != before {
             moved_at = clock::now();
         }
-        match (upward, downward) {
+        let ended = match (upward, downward) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
             (Poll::Ready(Err(())), _) | (_, Poll::Ready(Err(()))) => Poll::Ready(()),
             _ => alarm.poll_due(cx, moved_at + idle),
+        };
+        if ended.is_ready() {
+            // Whatever broke one direction, what came before it is the other side's.
+            client.push_now(cx);
+            endpoint.push_now(cx);
         }
+        ended
     })
     .await;
     Moved {
@@ -87,5 +93,50 @@ impl Direction {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+    use crate::io::{Transport, outbox};
+
+    async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ours = TcpStream::connect(address).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        (Wire::new(Transport::Tcp(ours)), peer)
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_a_break_arrives() {
+        LocalSet::new()
+            .run_until(async {
+                let (client, mut reads) = pair().await;
+                let (endpoint, mut breaks) = pair().await;
+                let sending = spawn_local(outbox::run());
+                yield_now().await;
+                breaks.write_all(b"goodbye").await.unwrap();
+                socket2::SockRef::from(&breaks)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+                drop(breaks);
+                poll_fn(|cx| endpoint.poll_readable(cx)).await.unwrap();
+
+                let moved = run(&client, &endpoint, Duration::from_secs(10)).await;
+                drop((client, endpoint));
+
+                let mut said = Vec::new();
+                reads.read_to_end(&mut said).await.unwrap();
+                assert_eq!(said, b"goodbye");
+                assert_eq!(moved.from_endpoint, 7);
+                sending.abort();
+            })
+            .await;
     }
 }
