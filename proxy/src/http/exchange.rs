@@ -173,11 +173,7 @@ async fn deliver(
     } else if end {
         finish_bodiless(client).await
     } else {
-        let terms = Terms {
-            idle: route.rule.timeouts.idle,
-            deadline: request.deadline,
-            squeeze,
-        };
+        let terms = terms(route, request, squeeze);
         let sent = &mut request.sent;
         relay(client, &mut answer.endpoint, upload, terms, alarm, sent).await
     };
@@ -226,6 +222,14 @@ fn prepare(
     (end, squeeze)
 }
 
+fn terms(route: &RouteState, request: &RequestContext, squeeze: Option<Box<Squeeze>>) -> Terms {
+    Terms {
+        idle: route.rule.timeouts.idle,
+        deadline: request.deadline,
+        squeeze,
+    }
+}
+
 /// Sends on to this client an answer that several read. Whoever leads them settles it.
 pub(super) async fn pass_on(
     client: &mut Client,
@@ -246,11 +250,7 @@ pub(super) async fn pass_on(
     } else if end {
         finish_bodiless(client).await
     } else {
-        let terms = Terms {
-            idle: route.rule.timeouts.idle,
-            deadline: request.deadline,
-            squeeze,
-        };
+        let terms = terms(&route, request, squeeze);
         let sent = &mut request.sent;
         relay(client, endpoint, upload, terms, alarm, sent).await
     };

@@ -257,7 +257,7 @@ impl Reading<'_> {
         match read.await {
             Ok(read) => read,
             Err(_) if arrived.is_empty() => Read::Ended(End::Closed),
-            Err(_) => Read::Ended(End::Refused(Refusal::HeadTimedOut)),
+            Err(_) => refused(Refusal::HeadTimedOut),
         }
     }
 
@@ -347,7 +347,7 @@ impl Reading<'_> {
             held.set(arrived.capacity());
             let reading = held.unless_refused(|cx| self.wire.poll_fill(cx, arrived, HEAD_READ));
             match reading.await {
-                None => return Read::Ended(End::Refused(Refusal::HeadsFull)),
+                None => return refused(Refusal::HeadsFull),
                 Some(Ok(0) | Err(_)) => return Read::Ended(End::Closed),
                 Some(Ok(_)) => {}
             }
