@@ -341,11 +341,19 @@ mod tests {
 
     #[test]
     fn a_socket_that_cannot_be_joined_is_shared() {
-        let alone = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // A port that is free for both: of TCP another program may have it.
+        let (alone, tcp) = std::iter::repeat_with(|| {
+            let alone = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let tcp = tcp_listener(alone.local_addr().unwrap());
+            tcp.map(|tcp| (alone, tcp))
+        })
+        .take(100)
+        .find_map(Result::ok)
+        .unwrap();
         let address = alone.local_addr().unwrap();
         let sockets = Sockets {
             udp: vec![alone],
-            tcp: Vec::new(),
+            tcp: vec![tcp],
         };
 
         let bound = bind(address, TWO, false, sockets).unwrap();
