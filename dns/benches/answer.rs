@@ -8,9 +8,8 @@
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sealane_dns::config::{Config, Limits, SteeredName, Zone};
+use sealane_dns::config::{Config, SteeredName, Zone};
 use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
@@ -87,14 +86,9 @@ fn rules(world: &Snapshot) -> Rules {
         ));
     }
     let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).unwrap();
-    let steered = |owner, steering| SteeredName {
-        owner: Name::parse(owner, Some(&apex)).unwrap(),
-        pool: world.pool_id("api"),
-        steering: Arc::new(steering),
-        ttl: Ttl::from_secs(10),
-        ttl_suspect: Ttl::from_secs(5),
-        alternates: 0,
-        ignore_client_subnet: false,
+    let steered = |owner, steering| {
+        let owner = Name::parse(owner, Some(&apex)).unwrap();
+        SteeredName::new(owner, world.pool_id("api"), Arc::new(steering))
     };
     let networks = (0..MESSAGES).map(|index| {
         let latitude = f64::from(index % 120) - 60.0;
@@ -108,24 +102,15 @@ fn rules(world: &Snapshot) -> Rules {
             region: region(index),
         })
         .collect();
-    Rules::compile(&Config {
-        bind: Vec::new(),
-        zones: vec![Zone {
-            soa: file.soa.unwrap(),
-            records: file.records,
-            steered: vec![
-                steered("near", SteeringPolicy::Nearest),
-                steered("even", SteeringPolicy::Weighted(Weights::default())),
-                steered("both", SteeringPolicy::WeightedLatency(Weights::default())),
-            ],
-            apex,
-        }],
-        geo: Arc::new(GeoTable::build(Some(table_of(networks)), &overrides).unwrap()),
-        limits: Limits {
-            tcp_connections: 1,
-            tcp_idle: Duration::from_secs(1),
-        },
-    })
+    let steered = vec![
+        steered("near", SteeringPolicy::Nearest),
+        steered("even", SteeringPolicy::Weighted(Weights::default())),
+        steered("both", SteeringPolicy::WeightedLatency(Weights::default())),
+    ];
+    let mut zone = Zone::new(apex, file.soa.unwrap(), file.records);
+    zone.steered = steered;
+    let geo = GeoTable::build(Some(table_of(networks)), &overrides).unwrap();
+    Rules::compile(&Config::new(vec![zone], Arc::new(geo)))
 }
 
 /// Networks of 45.0.0.0/8 and the one after it.

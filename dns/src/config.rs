@@ -22,6 +22,19 @@ pub struct Config {
     pub limits: Limits,
 }
 
+impl Config {
+    /// Zones that are served on no address yet, within the usual limits.
+    #[must_use]
+    pub fn new(zones: Vec<Zone>, geo: Arc<GeoTable>) -> Self {
+        Self {
+            bind: Vec::new(),
+            zones,
+            geo,
+            limits: Limits::default(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Zone {
     pub apex: Name,
@@ -29,6 +42,19 @@ pub struct Zone {
     /// Static records, the apex's NS among them; no SOA. Owners lie at or below `apex`.
     pub records: Vec<Record>,
     pub steered: Vec<SteeredName>,
+}
+
+impl Zone {
+    /// A zone with static records only.
+    #[must_use]
+    pub fn new(apex: Name, soa: Soa, records: Vec<Record>) -> Self {
+        Self {
+            apex,
+            soa,
+            records,
+            steered: Vec::new(),
+        }
+    }
 }
 
 /// Start of authority (RFC 1035 §3.3.13).
@@ -62,6 +88,22 @@ pub struct SteeredName {
     pub ignore_client_subnet: bool,
 }
 
+impl SteeredName {
+    /// With the TTLs that are right for most: 10 s, and 5 s while something is in doubt.
+    #[must_use]
+    pub fn new(owner: Name, pool: PoolId, steering: Arc<SteeringPolicy>) -> Self {
+        Self {
+            owner,
+            pool,
+            steering,
+            ttl: Ttl::from_secs(10),
+            ttl_suspect: Ttl::from_secs(5),
+            alternates: 0,
+            ignore_client_subnet: false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// TCP connections at once, over all addresses; more are closed at once. One client (an IPv4
@@ -69,4 +111,13 @@ pub struct Limits {
     pub tcp_connections: usize,
     /// A TCP connection without a question is closed after this (RFC 7766 §6.2.3).
     pub tcp_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tcp_connections: 1_024,
+            tcp_idle: Duration::from_secs(10),
+        }
+    }
 }

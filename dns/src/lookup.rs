@@ -70,12 +70,7 @@ mod tests {
         let apex = Name::parse(apex, None).unwrap();
         let text = format!("@ 60 SOA ns1 host 1 2 3 4 5\n{records}");
         let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).unwrap();
-        config::Zone {
-            apex,
-            soa: file.soa.unwrap(),
-            records: file.records,
-            steered: Vec::new(),
-        }
+        config::Zone::new(apex, file.soa.unwrap(), file.records)
     }
 
     fn look(table: &ZoneTable, name: &str) -> String {

@@ -186,15 +186,13 @@ impl Choices {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use sealane_model::Verdict::{Down, Up};
     use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
     use sealane_testkit::mmdb::{self, Record as Place};
     use sealane_testkit::{Names, World};
 
     use super::*;
-    use crate::config::{Config, Limits, SteeredName, Zone};
+    use crate::config::{Config, SteeredName, Zone};
     use crate::engine::{Transport, UDP_SIZE_MAX, answer, answer_with};
     use crate::name::Name;
     use crate::record::parse_zone_file;
@@ -222,14 +220,13 @@ mod tests {
         let apex = Name::parse("example.test", None).unwrap();
         let text = "@ 60 SOA ns host 1 2 3 4 5\n@ 60 NS ns\nalias 60 CNAME near\n";
         let file = parse_zone_file(text, &apex, Ttl::from_secs(60)).unwrap();
-        let steered = |owner, steering| SteeredName {
-            owner: Name::parse(owner, Some(&apex)).unwrap(),
-            pool: world.pool_id("api"),
-            steering: Arc::new(steering),
-            ttl: Ttl::from_secs(10),
-            ttl_suspect: Ttl::from_secs(5),
-            alternates,
-            ignore_client_subnet: false,
+        let steered = |owner, steering| {
+            let owner = Name::parse(owner, Some(&apex)).unwrap();
+            let pool = world.pool_id("api");
+            SteeredName {
+                alternates,
+                ..SteeredName::new(owner, pool, Arc::new(steering))
+            }
         };
         let table = mmdb::table(&[
             ("45.0.0.0/16", Place::At(51.0, 9.0)),
@@ -239,25 +236,16 @@ mod tests {
         ]);
         let net = "45.4.0.0/15".parse().unwrap();
         let region = world.region_id("us");
-        Arc::new(Rules::compile(&Config {
-            bind: Vec::new(),
-            zones: vec![Zone {
-                soa: file.soa.unwrap(),
-                records: file.records,
-                steered: vec![
-                    steered("near", SteeringPolicy::Nearest),
-                    steered("even", SteeringPolicy::Weighted(Weights::default())),
-                    steered("both", SteeringPolicy::WeightedLatency(Weights::default())),
-                    steered("pin", SteeringPolicy::Pinned(region)),
-                ],
-                apex,
-            }],
-            geo: Arc::new(GeoTable::build(Some(table), &[GeoOverride { net, region }]).unwrap()),
-            limits: Limits {
-                tcp_connections: 1,
-                tcp_idle: Duration::from_secs(1),
-            },
-        }))
+        let steered = vec![
+            steered("near", SteeringPolicy::Nearest),
+            steered("even", SteeringPolicy::Weighted(Weights::default())),
+            steered("both", SteeringPolicy::WeightedLatency(Weights::default())),
+            steered("pin", SteeringPolicy::Pinned(region)),
+        ];
+        let mut zone = Zone::new(apex, file.soa.unwrap(), file.records);
+        zone.steered = steered;
+        let geo = GeoTable::build(Some(table), &[GeoOverride { net, region }]).unwrap();
+        Arc::new(Rules::compile(&Config::new(vec![zone], Arc::new(geo))))
     }
 
     /// Question `number`: a name and a type by turns, and a client of one of 2,048 networks.

@@ -604,24 +604,15 @@ mod tests {
         let apex = Name::parse("example.test", None).unwrap();
         let text = format!("@ 60 SOA ns1 host 1 2 3 4 5\n{records}");
         let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).unwrap();
-        config::Zone {
-            apex,
-            soa: file.soa.unwrap(),
-            records: file.records,
-            steered: Vec::new(),
-        }
+        config::Zone::new(apex, file.soa.unwrap(), file.records)
     }
 
     fn steered(zone: &mut config::Zone, owner: &str) {
-        zone.steered.push(config::SteeredName {
-            owner: Name::parse(owner, Some(&zone.apex)).unwrap(),
-            pool: PoolId::from_index(0).unwrap(),
-            steering: Arc::new(SteeringPolicy::Nearest),
-            ttl: Ttl::from_secs(10),
-            ttl_suspect: Ttl::from_secs(5),
-            alternates: 0,
-            ignore_client_subnet: false,
-        });
+        zone.steered.push(config::SteeredName::new(
+            Name::parse(owner, Some(&zone.apex)).unwrap(),
+            PoolId::from_index(0).unwrap(),
+            Arc::new(SteeringPolicy::Nearest),
+        ));
     }
 
     #[test]

@@ -8,10 +8,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sealane_dns::Config;
-use sealane_dns::config::{Limits, SteeredName, Zone};
+use sealane_dns::config::{SteeredName, Zone};
 use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
@@ -57,29 +56,18 @@ fn no_answer_allocates() {
     let text = "@ SOA a b 1 2 3 4 5\nwww A 192.0.2.1\nalias CNAME api\nsub NS ns.sub\nns.sub A 192.0.2.2\n*.w TXT x\n";
     let file = parse_zone_file(text, &apex, Ttl::from_secs(60)).unwrap();
     let steered = SteeredName {
-        owner: Name::parse("api", Some(&apex)).unwrap(),
-        pool: world.topology.pool_named("api").unwrap().id,
-        steering: Arc::new(SteeringPolicy::WeightedLatency(Weights::default())),
-        ttl: Ttl::from_secs(10),
-        ttl_suspect: Ttl::from_secs(5),
         alternates: 2,
-        ignore_client_subnet: false,
+        ..SteeredName::new(
+            Name::parse("api", Some(&apex)).unwrap(),
+            world.topology.pool_named("api").unwrap().id,
+            Arc::new(SteeringPolicy::WeightedLatency(Weights::default())),
+        )
     };
     let places = mmdb::table(&[("203.0.113.0/24", Record::At(51.0, 9.0))]);
-    let rules = Rules::compile(&Config {
-        bind: Vec::new(),
-        zones: vec![Zone {
-            apex,
-            soa: file.soa.unwrap(),
-            records: file.records,
-            steered: vec![steered],
-        }],
-        geo: Arc::new(GeoTable::build(Some(places), &[]).unwrap()),
-        limits: Limits {
-            tcp_connections: 1,
-            tcp_idle: Duration::from_secs(1),
-        },
-    });
+    let mut zone = Zone::new(apex, file.soa.unwrap(), file.records);
+    zone.steered.push(steered);
+    let geo = GeoTable::build(Some(places), &[]).unwrap();
+    let rules = Rules::compile(&Config::new(vec![zone], Arc::new(geo)));
     let subnet = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0\xcb\x00\x71";
     let names = [
         "www",

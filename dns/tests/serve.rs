@@ -39,37 +39,26 @@ fn config(bind: &[SocketAddr]) -> Config {
     let mut records = vec![record("@", "NS", "ns1"), record("www", "A", "192.0.2.80")];
     records.extend((0..100).map(|i| record("many", "A", &format!("10.0.0.{i}"))));
     let pool = world().build().topology.pool_named("api").unwrap().id;
-    Config {
-        bind: bind.to_vec(),
-        zones: vec![Zone {
-            soa: Soa {
-                ttl: second(60),
-                primary: name("ns1"),
-                mailbox: name("hostmaster"),
-                serial: 1,
-                refresh: second(3600),
-                retry: second(600),
-                expire: second(86_400),
-                minimum: second(10),
-            },
-            records,
-            steered: vec![SteeredName {
-                owner: name("api"),
-                pool,
-                steering: Arc::new(SteeringPolicy::Nearest),
-                ttl: second(10),
-                ttl_suspect: second(5),
-                alternates: 0,
-                ignore_client_subnet: false,
-            }],
-            apex,
-        }],
-        geo: Arc::new(GeoTable::empty()),
-        limits: Limits {
-            tcp_connections: 3,
-            tcp_idle: PATIENCE,
-        },
-    }
+    let soa = Soa {
+        ttl: second(60),
+        primary: name("ns1"),
+        mailbox: name("hostmaster"),
+        serial: 1,
+        refresh: second(3600),
+        retry: second(600),
+        expire: second(86_400),
+        minimum: second(10),
+    };
+    let steered = SteeredName::new(name("api"), pool, Arc::new(SteeringPolicy::Nearest));
+    let mut zone = Zone::new(apex, soa, records);
+    zone.steered.push(steered);
+    let mut config = Config::new(vec![zone], Arc::new(GeoTable::empty()));
+    config.bind = bind.to_vec();
+    config.limits = Limits {
+        tcp_connections: 3,
+        tcp_idle: PATIENCE,
+    };
+    config
 }
 
 const WORKERS: Options = Options {

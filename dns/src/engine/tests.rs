@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sealane_model::{AllDown, OutReason, Snapshot, Ttl, Verdict};
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
@@ -10,7 +9,7 @@ use sealane_testkit::World;
 use sealane_testkit::mmdb::{self, Record as Place};
 
 use super::*;
-use crate::config::{self, Config, Limits, SteeredName};
+use crate::config::{self, Config, SteeredName};
 use crate::name::Name;
 use crate::record::parse_zone_file;
 
@@ -70,15 +69,11 @@ fn rules_with(world: &Snapshot, change: impl Fn(&mut SteeredName)) -> Rules {
         text.push_str(&format!("toomany A 10.1.{}.{}\n", i / 250, i % 250));
     }
     let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).unwrap();
-    let mut steered = SteeredName {
-        owner: Name::parse("api", Some(&apex)).unwrap(),
-        pool: world.topology.pool_named("api").unwrap().id,
-        steering: Arc::new(SteeringPolicy::Nearest),
-        ttl: Ttl::from_secs(10),
-        ttl_suspect: Ttl::from_secs(5),
-        alternates: 0,
-        ignore_client_subnet: false,
-    };
+    let mut steered = SteeredName::new(
+        Name::parse("api", Some(&apex)).unwrap(),
+        world.topology.pool_named("api").unwrap().id,
+        Arc::new(SteeringPolicy::Nearest),
+    );
     change(&mut steered);
     let table = mmdb::table(&[
         (GERMANY, Place::At(51.0, 9.0)),
@@ -90,20 +85,10 @@ fn rules_with(world: &Snapshot, change: impl Fn(&mut SteeredName)) -> Rules {
         net: "10.9.0.0/16".parse().unwrap(),
         region: us,
     }];
-    Rules::compile(&Config {
-        bind: Vec::new(),
-        zones: vec![config::Zone {
-            apex,
-            soa: file.soa.unwrap(),
-            records: file.records,
-            steered: vec![steered],
-        }],
-        geo: Arc::new(GeoTable::build(Some(table), &overrides).unwrap()),
-        limits: Limits {
-            tcp_connections: 10,
-            tcp_idle: Duration::from_secs(10),
-        },
-    })
+    let mut zone = config::Zone::new(apex, file.soa.unwrap(), file.records);
+    zone.steered.push(steered);
+    let geo = GeoTable::build(Some(table), &overrides).unwrap();
+    Rules::compile(&Config::new(vec![zone], Arc::new(geo)))
 }
 
 /// A question to be sent.

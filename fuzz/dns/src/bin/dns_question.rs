@@ -8,11 +8,10 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use libfuzzer_sys::fuzz_target;
-use sealane_dns::config::{Config, Limits, SteeredName, Zone};
+use sealane_dns::config::{Config, SteeredName, Zone};
 use sealane_dns::engine::{
     Answered, Memory, Rules, STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX, answer, answer_cut_short,
     answer_with,
@@ -88,13 +87,13 @@ fn rules(world: &Snapshot) -> Rules {
     }
     let file = parse_zone_file(&text, &apex, Ttl::from_secs(60)).expect("the zone is right");
     let steered = |owner: &str, steering, ignore_client_subnet| SteeredName {
-        owner: Name::parse(owner, Some(&apex)).expect("a name"),
-        pool: world.topology.pool_named("api").expect("it is there").id,
-        steering: Arc::new(steering),
-        ttl: Ttl::from_secs(10),
-        ttl_suspect: Ttl::from_secs(5),
         alternates: 1,
         ignore_client_subnet,
+        ..SteeredName::new(
+            Name::parse(owner, Some(&apex)).expect("a name"),
+            world.topology.pool_named("api").expect("it is there").id,
+            Arc::new(steering),
+        )
     };
     let steered = vec![
         steered("s", SteeringPolicy::Nearest, false),
@@ -111,20 +110,11 @@ fn rules(world: &Snapshot) -> Rules {
         net: "10.9.0.0/16".parse().expect("a network"),
         region: us,
     }];
-    Rules::compile(&Config {
-        bind: Vec::new(),
-        zones: vec![Zone {
-            apex: apex.clone(),
-            soa: file.soa.expect("the zone has one"),
-            records: file.records,
-            steered,
-        }],
-        geo: Arc::new(GeoTable::build(Some(table), &overrides).expect("the table is right")),
-        limits: Limits {
-            tcp_connections: 10,
-            tcp_idle: Duration::from_secs(10),
-        },
-    })
+    let soa = file.soa.expect("the zone has one");
+    let mut zone = Zone::new(apex.clone(), soa, file.records);
+    zone.steered = steered;
+    let geo = GeoTable::build(Some(table), &overrides).expect("the table is right");
+    Rules::compile(&Config::new(vec![zone], Arc::new(geo)))
 }
 
 const SOURCES: [IpAddr; 4] = [
