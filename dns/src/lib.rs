@@ -17,6 +17,8 @@ pub mod steer;
 mod ttl;
 pub mod zone;
 
+pub mod dnssec;
+
 mod answer;
 mod explain;
 pub mod metrics;

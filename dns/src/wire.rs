@@ -12,8 +12,13 @@ pub mod rtype {
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
-    pub const DS: u16 = 43;
     pub const OPT: u16 = 41;
+    pub const DS: u16 = 43;
+    pub const RRSIG: u16 = 46;
+    pub const NSEC: u16 = 47;
+    pub const DNSKEY: u16 = 48;
+    pub const CDS: u16 = 59;
+    pub const CDNSKEY: u16 = 60;
     pub const IXFR: u16 = 251;
     pub const AXFR: u16 = 252;
     pub const ANY: u16 = 255;
@@ -42,6 +47,11 @@ pub mod rtype {
             AAAA => "AAAA",
             SRV => "SRV",
             DS => "DS",
+            RRSIG => "RRSIG",
+            NSEC => "NSEC",
+            DNSKEY => "DNSKEY",
+            CDS => "CDS",
+            CDNSKEY => "CDNSKEY",
             ANY => "ANY",
             CAA => "CAA",
             _ => "other",
