@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use sealane_model::Ttl;
 
+use crate::dnssec::sign::Signature;
 use crate::name::Name;
 use crate::question::{ClientSubnet, Edns, Head, Question, Rejected};
 use crate::wire::{CLASS_IN, HEADER_LEN, Rcode, rtype};
@@ -78,6 +79,8 @@ pub(crate) struct Answer<'o, 'm> {
     name_at: usize,
     name_length: usize,
     edns: Option<Edns<'m>>,
+    /// Signatures are wanted (RFC 3225).
+    dnssec_ok: bool,
     /// The SCOPE PREFIX-LENGTH, if a client subnet is echoed.
     pub(crate) scope: u8,
     full: bool,
@@ -119,6 +122,7 @@ impl<'o, 'm> Answer<'o, 'm> {
             name_at: HEADER_LEN,
             name_length: question.name.wire().len(),
             edns: question.edns,
+            dnssec_ok: question.edns.is_some_and(|edns| edns.dnssec_ok),
             scope: 0,
             full: false,
         })
@@ -158,6 +162,21 @@ impl<'o, 'm> Answer<'o, 'm> {
         }
     }
 
+    /// Another of the zone's servers may know.
+    pub(crate) fn fail(&mut self) {
+        self.rcode = Rcode::ServFail;
+        self.authoritative = false;
+    }
+
+    /// As [`Answer::fail`], and what was written so far is taken back.
+    pub(crate) fn fail_whole(&mut self) {
+        self.at = self.question_end;
+        self.counts = [0; 3];
+        self.scope = 0;
+        self.full = false;
+        self.fail();
+    }
+
     /// The least that answers ANY (RFC 8482 §4.2).
     pub(crate) fn any(&mut self) {
         let name_at = self.name_at;
@@ -180,19 +199,124 @@ impl<'o, 'm> Answer<'o, 'm> {
         // Owner, type and class stand before the TTL.
         self.out[begin + 6..begin + 10].copy_from_slice(&ttl.as_secs().to_be_bytes());
         self.count(Section::Authority, 1);
-        Ok(())
+        match zone.sealed.as_ref().and_then(|sealed| sealed.soa.as_ref()) {
+            Some(soa) if self.dnssec_ok => {
+                self.signature(Section::Authority, soa, apex_at, Some(ttl))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Other servers know: their names, and their addresses as far as they are in our zones.
-    pub(crate) fn referral(&mut self, cut: &Node, servers: &RecordSet) {
-        self.authoritative = false;
-        let written = self.try_referral(cut, servers);
+    /// The RRSIG records of a set alone: somebody asked for them.
+    pub(crate) fn signature_alone(&mut self, signature: &Signature) {
+        let name_at = self.name_at;
+        let written = self.signature(Section::Answer, signature, name_at, None);
         self.note(written);
     }
 
-    fn try_referral(&mut self, cut: &Node, servers: &RecordSet) -> Result<(), Full> {
+    /// The RRSIG records of addresses that were just written.
+    pub(crate) fn addresses_signature(&mut self, signature: &Signature, ttl: Ttl) {
+        let name_at = self.name_at;
+        let written = self.signature(Section::Answer, signature, name_at, Some(ttl));
+        self.note(written);
+    }
+
+    /// Copies the RRSIG records of a set that has this owner, and this TTL if it is another one than
+    /// usual.
+    fn signature(
+        &mut self,
+        section: Section,
+        signature: &Signature,
+        owner_at: usize,
+        ttl: Option<Ttl>,
+    ) -> Result<(), Full> {
+        let owner = pointer(owner_at)?;
+        let mut at = self.at;
+        self.put(&signature.wire)?;
+        while at < self.at {
+            self.out[at..at + 2].copy_from_slice(&owner);
+            if let Some(ttl) = ttl {
+                self.out[at + 6..at + 10].copy_from_slice(&ttl.as_secs().to_be_bytes());
+            }
+            at += record_length(&self.out[at..]);
+        }
+        self.count(section, signature.count);
+        Ok(())
+    }
+
+    /// Where the zone's own name stands, for proofs that are written at the end.
+    pub(crate) fn apex_at(&self, zone: &Zone) -> usize {
+        self.suffix_at(zone.apex.wire().len())
+    }
+
+    /// One record that proves an absence, and its signature. `apex_at`: where the last `apex_length`
+    /// octets of its owner stand.
+    pub(crate) fn proof(
+        &mut self,
+        owner: &[u8],
+        (apex_at, apex_length): (usize, usize),
+        nsec: &[u8],
+        signature: Option<&Signature>,
+        ttl: Ttl,
+    ) {
+        let written = self.try_proof(owner, (apex_at, apex_length), nsec, signature, ttl);
+        self.note(written);
+    }
+
+    fn try_proof(
+        &mut self,
+        owner: &[u8],
+        (apex_at, apex_length): (usize, usize),
+        nsec: &[u8],
+        signature: Option<&Signature>,
+        ttl: Ttl,
+    ) -> Result<(), Full> {
+        let own = owner.len().saturating_sub(apex_length);
+        let mut owner_at = apex_at;
+        let mut head = [0; RECORD_HEAD_LEN];
+        head[0..2].copy_from_slice(&pointer(apex_at)?);
+        if own > 0 {
+            owner_at = self.at;
+            self.put(&owner[..own])?;
+        }
+        head[2..4].copy_from_slice(&rtype::NSEC.to_be_bytes());
+        head[4..6].copy_from_slice(&CLASS_IN.to_be_bytes());
+        head[6..10].copy_from_slice(&ttl.as_secs().to_be_bytes());
+        let length = u16::try_from(nsec.len()).map_err(|_| Full)?;
+        head[10..12].copy_from_slice(&length.to_be_bytes());
+        self.put(&head)?;
+        self.put(nsec)?;
+        self.count(Section::Authority, 1);
+        match signature {
+            Some(signature) => self.signature(Section::Authority, signature, owner_at, Some(ttl)),
+            None => Ok(()),
+        }
+    }
+
+    /// Other servers know: their names, and their addresses as far as they are in our zones.
+    /// `security`: in a signed zone, whether the delegation is signed, too (DS) or not (NSEC).
+    pub(crate) fn referral(
+        &mut self,
+        cut: &Node,
+        servers: &RecordSet,
+        security: Option<&RecordSet>,
+    ) {
+        self.authoritative = false;
+        let written = self.try_referral(cut, servers, security);
+        self.note(written);
+    }
+
+    fn try_referral(
+        &mut self,
+        cut: &Node,
+        servers: &RecordSet,
+        security: Option<&RecordSet>,
+    ) -> Result<(), Full> {
         let cut_at = self.suffix_at(usize::from(cut.name_length));
         let mut server_at = self.set(Section::Authority, servers, cut_at)?;
+        if let Some(security) = security {
+            self.set(Section::Authority, security, cut_at)?;
+        }
         let mut glue = cut.glue.iter().peekable();
         for number in 0..servers.count {
             while let Some(of_server) = glue.next_if(|glue| glue.server == number) {
@@ -223,6 +347,12 @@ impl<'o, 'm> Answer<'o, 'm> {
             }
         }
         self.count(section, set.count);
+        match &set.signature {
+            Some(signature) if self.dnssec_ok => {
+                self.signature(section, signature, owner_at, None)?;
+            }
+            _ => {}
+        }
         Ok(begin)
     }
 

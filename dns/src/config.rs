@@ -9,6 +9,8 @@ use std::time::Duration;
 use sealane_model::{PoolId, Ttl};
 use sealane_steering::{GeoTable, SteeringPolicy};
 
+use crate::dnssec::chain::Denial;
+use crate::dnssec::key::Key;
 use crate::name::Name;
 use crate::record::Record;
 
@@ -42,10 +44,12 @@ pub struct Zone {
     /// Static records, the apex's NS among them; no SOA. Owners lie at or below `apex`.
     pub records: Vec<Record>,
     pub steered: Vec<SteeredName>,
+    /// `None`: the zone is not signed.
+    pub dnssec: Option<Arc<Dnssec>>,
 }
 
 impl Zone {
-    /// A zone with static records only.
+    /// A zone with static records only, not signed.
     #[must_use]
     pub fn new(apex: Name, soa: Soa, records: Vec<Record>) -> Self {
         Self {
@@ -53,6 +57,36 @@ impl Zone {
             soa,
             records,
             steered: Vec::new(),
+            dnssec: None,
+        }
+    }
+}
+
+/// How a zone is signed.
+#[derive(Clone, Debug)]
+pub struct Dnssec {
+    /// All of the zone's keys, whatever state they are in; at least one.
+    pub keys: Vec<Arc<Key>>,
+    /// The TTL of DNSKEY, CDS and CDNSKEY.
+    pub key_ttl: Ttl,
+    /// How long a signature holds; made anew when a third of it is left.
+    pub validity: Duration,
+    pub denial: Denial,
+    /// Signatures that may be made in a second while questions wait; beyond that they are answered
+    /// with SERVFAIL. Those made ahead do not count.
+    pub signatures_per_second: u32,
+}
+
+impl Dnssec {
+    /// As most want it: two weeks, the NSEC chain, 2,000 signatures a second (a twentieth of a core).
+    #[must_use]
+    pub const fn new(keys: Vec<Arc<Key>>) -> Self {
+        Self {
+            keys,
+            key_ttl: Ttl::from_secs(3_600),
+            validity: Duration::from_secs(14 * 86_400),
+            denial: Denial::Nsec,
+            signatures_per_second: 2_000,
         }
     }
 }

@@ -10,6 +10,7 @@ use sealane_model::{RegionId, Snapshot};
 use sealane_steering::Reason;
 
 use crate::answer::{Answer, Written, refuse};
+use crate::dnssec::prove::{self as dnssec, Proofs};
 use crate::lookup::{Found, find};
 use crate::memory::Choices;
 use crate::name::Name;
@@ -95,6 +96,7 @@ fn reply(
         rules,
         world,
         choices,
+        proofs: Proofs::wanted_by(&question),
     }
     .resolve(&mut answer);
     let subnet = question.edns.and_then(|edns| edns.client_subnet);
@@ -140,24 +142,45 @@ struct Asked<'a, 'm> {
     world: &'a Snapshot,
     /// Where choices are remembered, if anywhere.
     choices: Option<&'a mut Choices>,
+    /// What signed zones prove along the way.
+    proofs: Proofs<'a>,
 }
 
-impl Asked<'_, '_> {
-    /// Looks the name up, and what it is an alias of, until there is something to say.
+impl<'a> Asked<'a, '_> {
     fn resolve(mut self, answer: &mut Answer<'_, '_>) -> Option<SteeredTo> {
+        let steered = self.follow(answer);
+        self.proofs.write(answer);
+        steered
+    }
+
+    /// Looks the name up, and what it is an alias of, until there is something to say.
+    fn follow(&mut self, answer: &mut Answer<'_, '_>) -> Option<SteeredTo> {
         let rules = self.rules;
         let mut alias: Option<LowerName> = None;
         for hop in 0..=CHAIN_MAX {
             let name = alias.as_ref().unwrap_or(&self.question.name);
             let is_first = hop == 0;
             match find(&rules.table, name) {
-                Found::Name { zone, node } => match self.at_name(zone, node, answer) {
-                    Step::Done(steered) => return steered,
-                    Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
-                },
-                Found::NoName { zone } => {
+                Found::Name {
+                    zone,
+                    node,
+                    expanded,
+                } => {
+                    let at = At {
+                        zone,
+                        node,
+                        name,
+                        expanded,
+                    };
+                    match self.at_name(&at, answer) {
+                        Step::Done(steered) => return steered,
+                        Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
+                    }
+                }
+                Found::NoName { zone, encloser } => {
                     answer.rcode = Rcode::NxDomain;
                     answer.negative(zone, negative_ttl(zone, None));
+                    self.proofs.no_name(zone, name, encloser, answer);
                     return None;
                 }
                 Found::Delegation { zone, cut } if is_first => {
@@ -176,45 +199,75 @@ impl Asked<'_, '_> {
         None
     }
 
-    fn at_name<'t>(
-        &mut self,
-        zone: &Zone,
-        node: &'t Node,
-        answer: &mut Answer<'_, '_>,
-    ) -> Step<'t> {
+    fn at_name(&mut self, at: &At<'a, '_>, answer: &mut Answer<'_, '_>) -> Step<'a> {
         let rtype = self.question.rtype;
+        let node = at.node;
         if let Some(steered) = &node.steered
             && let Some(family) = family(rtype)
         {
-            return Step::Done(self.steered(zone, steered, family, answer));
+            return Step::Done(self.steered(at, steered, family, answer));
         }
         if let Some(set) = node.set(rtype) {
-            answer.records(set);
+            let expanded = self.proofs.as_expanded(at, set);
+            answer.records(expanded.as_ref().unwrap_or(set));
+            self.proofs.expanded(at, answer);
             return Step::Done(None);
         }
         if let Some((set, target)) = alias(node) {
-            answer.alias(set, target);
+            self.proofs.expanded(at, answer);
+            let expanded = self.proofs.as_expanded(at, set);
+            answer.alias(expanded.as_ref().unwrap_or(set), target);
             return match rtype {
                 rtype::ANY => Step::Done(None),
                 _ => Step::Alias(target),
             };
         }
         if rtype == rtype::ANY && !node.is_empty() {
-            answer.any();
+            if !self.proofs.any(at, answer) {
+                answer.any();
+            }
+            return Step::Done(None);
+        }
+        if matches!(rtype, rtype::RRSIG | rtype::NSEC) && dnssec::own(at, rtype, answer) {
             return Step::Done(None);
         }
         // A child's DS is its parent's to tell (RFC 4035 §3.1.4.1).
-        let above = zone.parent.filter(|_| node.is_apex && rtype == rtype::DS);
-        let zone = above
-            .and_then(|above| self.rules.table.zone(above))
-            .unwrap_or(zone);
-        answer.negative(zone, negative_ttl(zone, None));
+        let above = at
+            .zone
+            .parent
+            .filter(|_| node.is_apex && rtype == rtype::DS);
+        match above.and_then(|above| self.rules.table.zone(above)) {
+            Some(above) => self.delegation_signer(above, at.name, answer),
+            None => {
+                answer.negative(at.zone, negative_ttl(at.zone, None));
+                self.proofs.no_data(at, rtype, None, answer);
+            }
+        }
         Step::Done(None)
+    }
+
+    /// What the parent of a zone of ours says of its DS.
+    fn delegation_signer(
+        &mut self,
+        above: &'a Zone,
+        name: &LowerName,
+        answer: &mut Answer<'_, '_>,
+    ) {
+        let link = above
+            .sealed
+            .as_ref()
+            .and_then(|sealed| sealed.chain.of(name.wire()));
+        if let Some(ds) = link.and_then(|link| link.ds.as_ref()) {
+            answer.records(ds);
+            return;
+        }
+        answer.negative(above, negative_ttl(above, None));
+        self.proofs.no_signer(above, name, answer);
     }
 
     fn steered(
         &mut self,
-        zone: &Zone,
+        at: &At<'a, '_>,
         steered: &Steered,
         family: Family,
         answer: &mut Answer<'_, '_>,
@@ -233,12 +286,22 @@ impl Asked<'_, '_> {
         };
         answer.scope = placed.answered_scope(choice.scope);
         match choice.outcome {
-            Outcome::Addresses => answer.addresses(&choice.addresses, choice.ttl),
-            Outcome::NoData => answer.negative(zone, negative_ttl(zone, Some(choice.ttl))),
-            Outcome::NotKnown => {
-                answer.rcode = Rcode::ServFail;
-                answer.authoritative = false;
+            Outcome::Addresses => match self.proofs.addresses(at, steered, family, &choice) {
+                Ok(signature) => {
+                    answer.addresses(&choice.addresses, choice.ttl);
+                    if let Some(signature) = signature {
+                        answer.addresses_signature(signature.as_ref(), choice.ttl);
+                        self.proofs.expanded(at, answer);
+                    }
+                }
+                Err(dnssec::TooMany) => answer.fail(),
+            },
+            Outcome::NoData => {
+                let ttl = negative_ttl(at.zone, Some(choice.ttl));
+                answer.negative(at.zone, ttl);
+                self.proofs.no_data(at, family.rtype(), Some(ttl), answer);
             }
+            Outcome::NotKnown => answer.fail(),
         }
         Some(SteeredTo {
             region: choice.region,
@@ -246,17 +309,35 @@ impl Asked<'_, '_> {
         })
     }
 
-    fn delegated(&self, zone: &Zone, cut: &Node, answer: &mut Answer<'_, '_>) {
-        let is_cut_itself = self.question.name.wire().len() == usize::from(cut.name_length);
+    fn delegated(&mut self, zone: &'a Zone, cut: &'a Node, answer: &mut Answer<'_, '_>) {
+        let name = self.question.name.wire();
+        let is_cut_itself = name.len() == usize::from(cut.name_length);
         match cut.set(rtype::NS) {
-            // What signs a delegation is the parent's to tell, and we sign none.
+            // What signs a delegation is the parent's to tell.
             Some(_) if is_cut_itself && self.question.rtype == rtype::DS => {
-                answer.negative(zone, negative_ttl(zone, None));
+                match cut.set(rtype::DS) {
+                    Some(signers) => answer.records(signers),
+                    None => {
+                        answer.negative(zone, negative_ttl(zone, None));
+                        self.proofs.no_signer(zone, &self.question.name, answer);
+                    }
+                }
             }
-            Some(servers) => answer.referral(cut, servers),
-            None => answer.rcode = Rcode::ServFail,
+            Some(servers) => {
+                answer.referral(cut, servers, self.proofs.security(zone, cut, name));
+            }
+            None => answer.fail(),
         }
     }
+}
+
+/// A name that was found.
+pub(crate) struct At<'a, 'n> {
+    pub(crate) zone: &'a Zone,
+    pub(crate) node: &'a Node,
+    pub(crate) name: &'n LowerName,
+    /// By a wildcard.
+    pub(crate) expanded: bool,
 }
 
 enum Step<'t> {

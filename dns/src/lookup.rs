@@ -10,12 +10,16 @@ use crate::zone::{Node, Zone, ZoneTable};
 /// What there is for a name.
 #[derive(Clone, Copy, Debug)]
 pub enum Found<'t> {
-    /// The name exists, or a wildcard speaks for it. The node may have no data.
-    Name { zone: &'t Zone, node: &'t Node },
+    /// The name exists, or a wildcard speaks for it (`expanded`). The node may have no data.
+    Name {
+        zone: &'t Zone,
+        node: &'t Node,
+        expanded: bool,
+    },
     /// The name is at or below a delegation.
     Delegation { zone: &'t Zone, cut: &'t Node },
-    /// The name is in this zone and does not exist.
-    NoName { zone: &'t Zone },
+    /// The name is in this zone and does not exist; `encloser` is the closest above it that does.
+    NoName { zone: &'t Zone, encloser: &'t Node },
     /// The name is in none of our zones.
     NotOurs,
 }
@@ -35,12 +39,17 @@ pub fn find<'t>(table: &'t ZoneTable, name: &LowerName) -> Found<'t> {
         return Found::Name {
             zone,
             node: encloser,
+            expanded: false,
         };
     }
     match table.wildcard(encloser) {
         // A delegation by a wildcard would be of no meaning (RFC 4592 §4.2): it is just data.
-        Some(node) => Found::Name { zone, node },
-        None => Found::NoName { zone },
+        Some(node) => Found::Name {
+            zone,
+            node,
+            expanded: true,
+        },
+        None => Found::NoName { zone, encloser },
     }
 }
 
@@ -62,6 +71,7 @@ fn closest<'t>(table: &'t ZoneTable, name: &LowerName) -> Option<(&'t Node, bool
 mod tests {
     use super::*;
     use crate::config;
+    use crate::dnssec::timing::Moment;
     use crate::name::Name;
     use crate::record::parse_zone_file;
     use sealane_model::Ttl;
@@ -78,9 +88,9 @@ mod tests {
         let name = LowerName::from_wire(name.wire()).unwrap();
         match find(table, &name) {
             Found::Name { node, .. } if node.is_empty() => "no data".to_owned(),
-            Found::Name { node, zone } => format!("{} in {}", node.name_length, zone.apex),
+            Found::Name { node, zone, .. } => format!("{} in {}", node.name_length, zone.apex),
             Found::Delegation { cut, .. } => format!("delegated {}", cut.name_length),
-            Found::NoName { zone } => format!("no name in {}", zone.apex),
+            Found::NoName { zone, .. } => format!("no name in {}", zone.apex),
             Found::NotOurs => "not ours".to_owned(),
         }
     }
@@ -103,7 +113,7 @@ mod tests {
             .join("\n"),
         );
         let child = zone("child.example", "www A 192.0.2.2");
-        let table = ZoneTable::compile(&[example, child]);
+        let table = ZoneTable::compile(&[example, child], Moment(0), None);
 
         let cases = [
             ("example", "9 in example"),
@@ -140,7 +150,7 @@ mod tests {
             "child NS ns.other.\nwww.child A 192.0.2.1\nx A 192.0.2.3",
         );
         let child = zone("child.example", "ftp A 192.0.2.2");
-        let table = ZoneTable::compile(&[above, child]);
+        let table = ZoneTable::compile(&[above, child], Moment(0), None);
 
         assert_eq!(
             look(&table, "www.child.example"),
@@ -153,6 +163,9 @@ mod tests {
     #[test]
     fn a_table_without_zones_has_nothing() {
         assert_eq!(look(&ZoneTable::default(), "example"), "not ours");
-        assert_eq!(look(&ZoneTable::compile(&[]), "."), "not ours");
+        assert_eq!(
+            look(&ZoneTable::compile(&[], Moment(0), None), "."),
+            "not ours"
+        );
     }
 }

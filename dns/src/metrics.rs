@@ -2,15 +2,22 @@
 //!
 //! Labels come from enums and from region names, so the configuration bounds their number.
 
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use sealane_model::{RegionId, Topology};
 use sealane_steering::Reason;
 
+use crate::dnssec::timing::Moment;
 use crate::engine::{Answered, Transport};
+use crate::name::Name;
+use crate::rules::Rules;
 use crate::wire::Rcode;
 
 /// Tells the recorder what each metric means. To be called once the recorder is installed.
 pub fn describe() {
+    describe_signing();
     let count = Unit::Count;
     describe_counter!(
         "dns_questions_total",
@@ -68,6 +75,69 @@ pub fn describe() {
         count,
         "Names served, those without data of their own included."
     );
+}
+
+/// Tells the recorder of what concerns signed zones.
+fn describe_signing() {
+    describe_counter!(
+        "dns_signatures_made_total",
+        Unit::Count,
+        "DNSSEC signatures made, by when: while zones are compiled, or on the way (ahead of questions, and for them)."
+    );
+    describe_counter!(
+        "dns_signatures_kept_total",
+        Unit::Count,
+        "DNSSEC signatures taken over from before when zones were compiled anew."
+    );
+    describe_counter!(
+        "dns_signatures_refused_total",
+        Unit::Count,
+        "Answers that needed a new DNSSEC signature when this second's were used up: they were SERVFAIL."
+    );
+    describe_gauge!(
+        "dns_signed_sets",
+        Unit::Count,
+        "Sets of steered names whose signatures are kept, by zone."
+    );
+    describe_gauge!(
+        "dns_signature_expires_at_seconds",
+        Unit::Seconds,
+        "When the signature that ends first ends, in seconds since 1970, by zone."
+    );
+}
+
+/// What concerns signed zones; shown by the one thread that signs.
+#[derive(Default)]
+pub(crate) struct Signing {
+    /// What each zone's counters said when they were last added, and when it was compiled.
+    seen: HashMap<Name, (Moment, u64, u64)>,
+}
+
+impl Signing {
+    pub(crate) fn show(&mut self, rules: &Rules) {
+        for (zone, sealed) in rules.table.sealed() {
+            let label = zone.apex.to_string();
+            let made = sealed.kept.made.load(Ordering::Relaxed);
+            let refused = sealed.kept.refused.load(Ordering::Relaxed);
+            let before = self
+                .seen
+                .insert(zone.apex.clone(), (sealed.made_at, made, refused));
+            let before = before.filter(|(made_at, ..)| *made_at == sealed.made_at);
+            if before.is_none() {
+                counter!("dns_signatures_made_total", "when" => "compiled").increment(sealed.made);
+                counter!("dns_signatures_kept_total").increment(sealed.taken_over);
+            }
+            let (_, made_before, refused_before) = before.unwrap_or_default();
+            counter!("dns_signatures_made_total", "when" => "on_the_way")
+                .increment(made.saturating_sub(made_before));
+            counter!("dns_signatures_refused_total")
+                .increment(refused.saturating_sub(refused_before));
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+            let (sets, expires) = (sealed.kept.len() as f64, sealed.expiration.0 as f64);
+            gauge!("dns_signed_sets", "zone" => label.clone()).set(sets);
+            gauge!("dns_signature_expires_at_seconds", "zone" => label).set(expires);
+        }
+    }
 }
 
 /// Words of [`sealane_steering::Reason`], in the order of [`reason_index`].

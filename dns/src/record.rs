@@ -53,7 +53,7 @@ pub enum RecordError {
 }
 
 /// The types that can be served, for messages.
-const SUPPORTED: &str = "SOA, NS, A, AAAA, CNAME, MX, TXT, CAA, SRV and PTR";
+const SUPPORTED: &str = "SOA, NS, A, AAAA, CNAME, MX, TXT, CAA, SRV, PTR and DS";
 
 impl Record {
     /// Reads `data` in the form of RFC 1035 §5.1; relative names are completed by `origin`.
@@ -122,6 +122,7 @@ pub(crate) fn type_named(word: &str) -> Result<u16, RecordError> {
         ("CAA", rtype::CAA),
         ("SRV", rtype::SRV),
         ("PTR", rtype::PTR),
+        ("DS", rtype::DS),
     ];
     let known = types
         .iter()
@@ -269,6 +270,7 @@ impl<'a> DataReader<'_, 'a> {
             rtype::TXT => self.texts()?,
             rtype::CAA => self.caa()?,
             rtype::SOA => self.soa()?,
+            rtype::DS => self.ds()?,
             _ => {
                 let rtype = format!("TYPE{kind}");
                 return Err(RecordError::UnknownType { rtype });
@@ -342,6 +344,32 @@ impl<'a> DataReader<'_, 'a> {
         Ok(())
     }
 
+    /// RFC 4034 §5.3; spaces may stand in the digest.
+    fn ds(&mut self) -> Result<(), RecordError> {
+        self.u16("a key tag (0 to 65535)")?;
+        let algorithm: u8 = self.parsed("the key's algorithm (a number)")?;
+        let digest_type: u8 = self.parsed("the digest's type (1, 2 or 4)")?;
+        self.wire.extend_from_slice(&[algorithm, digest_type]);
+        let mut digits = self.take("a digest in hexadecimal digits")?.text.to_owned();
+        while let Some(more) = self.tokens.get(self.next) {
+            digits.push_str(more.text);
+            self.next += 1;
+        }
+        let expected = "a digest of the length that its type has, in hexadecimal digits";
+        let digest = hex(&digits).filter(|digest| match digest_type {
+            1 => digest.len() == 20,
+            2 => digest.len() == 32,
+            4 => digest.len() == 48,
+            _ => true,
+        });
+        let digest = digest.ok_or(RecordError::Unexpected {
+            found: digits,
+            expected,
+        })?;
+        self.wire.extend_from_slice(&digest);
+        Ok(())
+    }
+
     fn soa(&mut self) -> Result<(), RecordError> {
         self.name("the primary server's name")?;
         self.name("the mailbox of the person in charge, written as a name")?;
@@ -374,6 +402,16 @@ impl<'a> DataReader<'_, 'a> {
             found: token.text.to_owned(),
         })
     }
+}
+
+fn hex(digits: &str) -> Option<Vec<u8>> {
+    if digits.is_empty() || !digits.is_ascii() || digits.len() % 2 == 1 {
+        return None;
+    }
+    let octets = (0..digits.len()).step_by(2);
+    octets
+        .map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok())
+        .collect()
 }
 
 /// A time in seconds, or with the units that zone files use: `1w2d3h4m5s`. `None` when it is none,
@@ -504,7 +542,7 @@ mod tests {
             (
                 "WKS",
                 "x",
-                "\"WKS\" is no record type that can be served here; there are SOA, NS, A, AAAA, CNAME, MX, TXT, CAA, SRV and PTR",
+                "\"WKS\" is no record type that can be served here; there are SOA, NS, A, AAAA, CNAME, MX, TXT, CAA, SRV, PTR and DS",
             ),
         ];
         for (rtype, data, message) in cases {

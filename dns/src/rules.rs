@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
+use sealane_model::Snapshot;
 use sealane_steering::GeoTable;
 
 use crate::config::{Config, Limits};
+use crate::dnssec::ahead::sign_ahead;
+use crate::dnssec::timing::Moment;
 use crate::zone::ZoneTable;
 
 /// The operator's rules, compiled.
@@ -15,15 +18,32 @@ pub struct Rules {
     pub table: ZoneTable,
     pub geo: Arc<GeoTable>,
     pub limits: Limits,
+    /// What they were compiled from, where zones are signed: they are signed again in time.
+    pub(crate) config: Option<Arc<Config>>,
 }
 
 impl Rules {
+    /// For zones that are not signed, which hold at any time.
     #[must_use]
     pub fn compile(config: &Config) -> Self {
+        Self::compile_at(config, Moment(0), None)
+    }
+
+    /// Zones that are signed are signed as of `now`; what `before` has signed alike is taken over.
+    #[must_use]
+    pub fn compile_at(config: &Config, now: Moment, before: Option<&Self>) -> Self {
+        let before = before.map(|rules| &rules.table);
+        let is_signed = config.zones.iter().any(|zone| zone.dnssec.is_some());
         Self {
-            table: ZoneTable::compile(&config.zones),
+            table: ZoneTable::compile(&config.zones, now, before),
             geo: config.geo.clone(),
             limits: config.limits.clone(),
+            config: is_signed.then(|| Arc::new(config.clone())),
         }
+    }
+
+    /// Signs what steered names may be answered with in this world, before anyone asks.
+    pub fn sign_ahead(&self, world: &Snapshot) {
+        sign_ahead(&self.table, world);
     }
 }

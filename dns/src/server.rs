@@ -22,7 +22,7 @@ use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind};
-use crate::serve::{Shared, Stop, stream, udp};
+use crate::serve::{Shared, Stop, signer, stream, udp};
 
 /// What the name server is given to work with.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ struct State {
     services: Vec<Service>,
     /// Threads of removed addresses that are about to end.
     ending: Vec<JoinHandle<()>>,
+    /// Stops the thread that signs when it is dropped; there is one once a zone was signed.
+    signer: Option<Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl Dns {
         options: Options,
         inherit: &mut Inherit<'_>,
     ) -> Result<Self, BindError> {
-        let rules = Rules::compile(&config);
+        let rules = Rules::compile_at(&config, signer::now(), None);
         let wanted = unique(&config.bind);
         let new = bind_all(&wanted, &[], options.workers, inherit)?;
         let services: Result<_, _> = new.into_iter().map(Service::new).collect();
@@ -123,6 +125,7 @@ impl Dns {
                 stage: Stage::Bound,
                 services: services?,
                 ending: Vec::new(),
+                signer: None,
             }),
         })
     }
@@ -176,7 +179,28 @@ impl Dns {
                 return Err(error);
             }
         }
+        self.keep_signed(&mut state, &alive)?;
         state.stage = Stage::Running { alive, all_ended };
+        Ok(())
+    }
+
+    /// Starts the thread that signs, where there is something to sign and no such thread yet.
+    fn keep_signed(&self, state: &mut State, alive: &Sender<Infallible>) -> io::Result<()> {
+        if state.signer.is_some() || self.shared.rules.load().config.is_none() {
+            return Ok(());
+        }
+        let (sender, stop) = channel();
+        let shared = Arc::clone(&self.shared);
+        // It ends with its sender; nobody waits for it longer than for the others.
+        spawn("dns-signer", alive, move || {
+            let run = || signer::run(&shared, &stop);
+            while catch_unwind(AssertUnwindSafe(run)).is_err() {
+                count_thread_failure();
+                error!("the thread that signs zones failed and begins anew; please report this");
+                thread::sleep(PANIC_REST);
+            }
+        })?;
+        state.signer = Some(sender);
         Ok(())
     }
 
@@ -197,7 +221,7 @@ impl Dns {
         let new = bind_all(&missing, &ours, self.workers, &mut nothing)?;
         let new: Result<_, _> = new.into_iter().map(Service::new).collect();
         Ok(Prepared {
-            rules: Rules::compile(&config),
+            rules: Rules::compile_at(&config, signer::now(), Some(&self.shared.rules.load())),
             new: new?,
             wanted,
         })
@@ -236,6 +260,12 @@ impl Dns {
         let order = |service: &Service| wanted.iter().position(|w| *w == service.requested);
         kept.sort_by_key(order);
         state.services = kept;
+        if let Stage::Running { alive, .. } = &state.stage {
+            let alive = alive.clone();
+            if let Err(error) = self.keep_signed(state, &alive) {
+                error!(%error, "could not start the thread that signs zones");
+            }
+        }
     }
 
     /// What a steered name would be answered with now, and why.
@@ -256,6 +286,7 @@ impl Dns {
     pub fn stop(&self, deadline: Duration) {
         let (stage, threads) = {
             let mut state = self.state();
+            state.signer = None;
             let mut threads = std::mem::take(&mut state.ending);
             for service in std::mem::take(&mut state.services) {
                 threads.extend(service.end());

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::question::ClientSubnet;
 use crate::ttl::answer_ttl;
+use crate::wire::rtype;
 use crate::zone::Steered;
 
 /// Addresses in one answer. A region with more has the rest left out: clients try a few at most,
@@ -48,7 +49,15 @@ pub enum Family {
 }
 
 impl Family {
-    const fn has(self, address: &IpAddr) -> bool {
+    #[must_use]
+    pub const fn rtype(self) -> u16 {
+        match self {
+            Self::V4 => rtype::A,
+            Self::V6 => rtype::AAAA,
+        }
+    }
+
+    pub(crate) const fn has(self, address: &IpAddr) -> bool {
         match self {
             Self::V4 => address.is_ipv4(),
             Self::V6 => address.is_ipv6(),

@@ -12,6 +12,10 @@ use sealane_steering::SteeringPolicy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::config;
+use crate::dnssec::chain::{Denial, Entry};
+use crate::dnssec::seal::{Sealed, Sealer, key_records};
+use crate::dnssec::sign::Signature;
+use crate::dnssec::timing::Moment;
 use crate::name::{Name, parent};
 use crate::record::Record;
 use crate::wire::{CLASS_IN, rtype};
@@ -139,7 +143,7 @@ fn check_delegations(
         };
         let allowed = |kind: &u16| {
             let glue = matches!(*kind, rtype::A | rtype::AAAA);
-            let at_cut = **owner == cut && *kind == rtype::NS;
+            let at_cut = **owner == cut && matches!(*kind, rtype::NS | rtype::DS);
             glue || at_cut
         };
         if !types.iter().all(allowed) {
@@ -200,6 +204,8 @@ pub struct Zone {
     pub negative_ttl: Ttl,
     /// The zone that the apex would belong to if it were no zone itself, where it is ours.
     pub parent: Option<u32>,
+    /// `None`: the zone is not signed.
+    pub(crate) sealed: Option<Box<Sealed>>,
 }
 
 /// A name that exists, be it only because one below it does (RFC 4592 §2.2.2).
@@ -220,7 +226,7 @@ pub struct Node {
 }
 
 /// The records of one type at one name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecordSet {
     pub rtype: u16,
     pub count: u16,
@@ -228,6 +234,8 @@ pub struct RecordSet {
     pub wire: Box<[u8]>,
     /// For a CNAME: where it leads.
     pub target: Option<Name>,
+    /// In a signed zone, of a set that the zone is the authority for.
+    pub signature: Option<Arc<Signature>>,
 }
 
 #[derive(Debug)]
@@ -255,6 +263,20 @@ impl Node {
         self.sets.iter().find(|set| set.rtype == rtype)
     }
 
+    /// The types at this name as the chain states them.
+    pub(crate) fn types(&self) -> Vec<u16> {
+        let mut types: Vec<u16> = self.sets.iter().map(|set| set.rtype).collect();
+        if self.steered.is_some() {
+            types.extend_from_slice(STEERED_TYPES);
+        }
+        types
+    }
+
+    /// A set that has a signature, if any has.
+    pub(crate) fn first_signed(&self) -> Option<&RecordSet> {
+        self.sets.iter().find(|set| set.signature.is_some())
+    }
+
     /// Exists only because a name below it does.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -265,9 +287,24 @@ impl Node {
 impl ZoneTable {
     /// Compiles zones that [`check`] found no mistakes in; where there are some, what stands first
     /// counts, and what lies outside of its zone is never found.
+    ///
+    /// Zones that are signed are signed as of `now`. What `before` has signed alike is taken over.
     #[must_use]
-    pub fn compile(zones: &[config::Zone]) -> Self {
-        Builder::new(zones).build()
+    pub fn compile(zones: &[config::Zone], now: Moment, before: Option<&Self>) -> Self {
+        let of_keys: Vec<_> = zones.iter().map(|zone| key_records(zone, now)).collect();
+        Builder::new(zones, &of_keys).build(now, before)
+    }
+
+    /// Zones that are signed.
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = (&Zone, &Sealed)> {
+        let zones = self.zones.iter();
+        zones.filter_map(|zone| Some((zone, zone.sealed.as_deref()?)))
+    }
+
+    /// Steered names, each with its zone.
+    pub(crate) fn steered(&self) -> impl Iterator<Item = (&Zone, &Steered)> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|node| Some((self.zone(node.zone)?, node.steered.as_deref()?)))
     }
 
     pub(crate) fn node(&self, index: u32) -> Option<&Node> {
@@ -293,6 +330,11 @@ impl ZoneTable {
 
     pub(crate) const fn deepest(&self) -> usize {
         self.deepest
+    }
+
+    fn sealed_at(&self, apex: &Name) -> Option<&Sealed> {
+        let node = self.node_named(apex.wire()).filter(|node| node.is_apex)?;
+        self.zone(node.zone)?.sealed.as_deref()
     }
 
     /// How many names exist, those without data included.
@@ -336,26 +378,35 @@ struct Draft<'c> {
 
 struct Builder<'c> {
     zones: &'c [config::Zone],
+    /// The records that keys add, by zone.
+    of_keys: &'c [Vec<Record>],
     apexes: HashMap<&'c [u8], u32>,
     drafts: BTreeMap<Vec<u8>, Draft<'c>>,
+    /// What zones say of zones right below them that are served here, too: by the parent's number and
+    /// the child's name.
+    cuts: BTreeMap<(u32, &'c Name), Vec<&'c Record>>,
 }
 
 impl<'c> Builder<'c> {
-    fn new(zones: &'c [config::Zone]) -> Self {
+    fn new(zones: &'c [config::Zone], of_keys: &'c [Vec<Record>]) -> Self {
         let numbered = (0_u32..).zip(zones);
         Self {
             zones,
+            of_keys,
             apexes: numbered.map(|(i, zone)| (zone.apex.wire(), i)).collect(),
             drafts: BTreeMap::new(),
+            cuts: BTreeMap::new(),
         }
     }
 
-    fn build(mut self) -> ZoneTable {
+    fn build(mut self, now: Moment, before: Option<&ZoneTable>) -> ZoneTable {
+        self.find_cuts();
         for (index, zone) in (0_u32..).zip(self.zones) {
             if let Some(draft) = self.draft(&zone.apex, index) {
                 draft.soa = Some(soa_set(&zone.soa));
             }
-            for record in &zone.records {
+            let of_keys = self.of_keys.get(index as usize).into_iter().flatten();
+            for record in zone.records.iter().chain(of_keys) {
                 if let Some(draft) = self.draft(&record.owner, index) {
                     draft.records.push(record);
                 }
@@ -366,7 +417,30 @@ impl<'c> Builder<'c> {
                 }
             }
         }
-        self.finish()
+        let (mut nodes, mut table) = self.finish();
+        for index in 0..table.zones.len() {
+            let sealed = self.seal(index, &mut nodes, now, before);
+            table.zones[index].sealed = sealed.map(Box::new);
+        }
+        table.nodes = nodes;
+        table
+    }
+
+    /// Zones whose parent is served here, too, are cuts of it even where it says nothing of them.
+    fn find_cuts(&mut self) {
+        let zones = self.zones;
+        for zone in zones {
+            let above = parent(zone.apex.wire()).and_then(|above| self.zone_of(above));
+            let Some((number, above)) =
+                above.and_then(|number| Some((number, zones.get(number as usize)?)))
+            else {
+                continue;
+            };
+            let said = above.records.iter().filter(|record| {
+                record.owner == zone.apex && matches!(record.rtype, rtype::NS | rtype::DS)
+            });
+            self.cuts.insert((number, &zone.apex), said.collect());
+        }
     }
 
     /// The draft of `owner`, made with all names between it and the apex. `None` when the name
@@ -395,7 +469,8 @@ impl<'c> Builder<'c> {
         }
     }
 
-    fn finish(self) -> ZoneTable {
+    /// All nodes, and the table without them.
+    fn finish(&self) -> (Vec<Node>, ZoneTable) {
         let numbers: HashMap<&[u8], u32> =
             self.drafts.keys().map(Vec::as_slice).zip(0_u32..).collect();
         let mut nodes = Vec::with_capacity(self.drafts.len());
@@ -404,15 +479,76 @@ impl<'c> Builder<'c> {
         }
         let zones = self.zones.iter().map(|zone| self.zone(zone)).collect();
         let deepest = self.drafts.keys().map(|wire| labels(wire)).max();
-        ZoneTable {
+        let table = ZoneTable {
             zones,
-            nodes,
+            nodes: Vec::new(),
             by_name: numbers
                 .iter()
                 .map(|(wire, i)| (Box::from(*wire), *i))
                 .collect(),
             deepest: deepest.unwrap_or(0),
+        };
+        (nodes, table)
+    }
+
+    /// Signs a zone: each set that it is the authority for, and the chain of its names.
+    fn seal(
+        &self,
+        index: usize,
+        nodes: &mut [Node],
+        now: Moment,
+        before: Option<&ZoneTable>,
+    ) -> Option<Sealed> {
+        let zone = self.zones.get(index)?;
+        let number = u32::try_from(index).ok()?;
+        let was = before.and_then(|before| before.sealed_at(&zone.apex));
+        let mut sealer = Sealer::new(zone, zone.steered.len(), now, was)?;
+        let mut entries = Vec::new();
+        let mut soa = None;
+        let own = self.drafts.iter().zip(&mut *nodes).zip(0_u32..);
+        for (((wire, _), node), place) in own.filter(|((_, node), _)| node.zone == number) {
+            let is_cut = node.cut == Some(place);
+            if node.cut.is_some() && !is_cut {
+                continue;
+            }
+            let earlier = before.and_then(|before| before.node_named(wire));
+            for set in node.sets.iter_mut() {
+                // Of a delegation, the parent answers only for its DS (RFC 4035 §2.2).
+                if is_cut && set.rtype != rtype::DS {
+                    continue;
+                }
+                let was = earlier.and_then(|node| node.set(set.rtype));
+                set.signature = sealer.signature(wire, set, was);
+            }
+            if node.is_apex {
+                soa = node.set(rtype::SOA).and_then(|set| set.signature.clone());
+            }
+            entries.extend(entry(wire, node, is_cut, zone));
         }
+        entries.extend(self.cut_entries(number));
+        sealer.chain(entries, zone.soa.ttl.min(zone.soa.minimum));
+        Some(sealer.finish(soa))
+    }
+
+    /// Zones right below this one that are served here, too.
+    fn cut_entries(&self, number: u32) -> impl Iterator<Item = Entry> {
+        let cuts = self
+            .cuts
+            .iter()
+            .filter(move |((above, _), _)| *above == number);
+        cuts.map(|((_, child), said)| {
+            let mut sets = record_sets(said);
+            let ds = sets.iter().position(|set| set.rtype == rtype::DS);
+            let ds = ds.map(|place| sets.swap_remove(place));
+            let mut types = vec![rtype::NS];
+            types.extend(ds.iter().map(|_| rtype::DS));
+            Entry {
+                owner: (*child).clone(),
+                types,
+                at_times: &[],
+                ds,
+            }
+        })
     }
 
     fn zone(&self, zone: &config::Zone) -> Zone {
@@ -426,6 +562,7 @@ impl<'c> Builder<'c> {
             negative_soa: negative_soa.split_off(2).into(),
             negative_ttl,
             parent: parent(zone.apex.wire()).and_then(|above| self.zone_of(above)),
+            sealed: None,
         }
     }
 
@@ -436,6 +573,7 @@ impl<'c> Builder<'c> {
             count: soa.count,
             wire: soa.wire.clone(),
             target: None,
+            signature: None,
         }));
         let cut = self.cut(wire, draft.zone);
         let is_cut = cut == Some(wire);
@@ -510,6 +648,36 @@ impl Steered {
     }
 }
 
+/// The types that a steered name is answered with, each of which may be absent for now.
+const STEERED_TYPES: &[u16] = &[rtype::A, rtype::AAAA];
+
+/// What the chain says of a name. `None` for one that exists only because of others, unless compact
+/// denial has a record for it, too.
+fn entry(wire: &[u8], node: &Node, is_cut: bool, zone: &config::Zone) -> Option<Entry> {
+    let is_compact = zone
+        .dnssec
+        .as_ref()
+        .is_some_and(|d| d.denial == Denial::Compact);
+    if node.is_empty() && !is_compact {
+        return None;
+    }
+    let mut types = node.types();
+    if is_cut {
+        types.retain(|kind| matches!(*kind, rtype::NS | rtype::DS));
+    }
+    let at_times = if node.steered.is_some() {
+        STEERED_TYPES
+    } else {
+        &[]
+    };
+    Some(Entry {
+        owner: Name::from_wire(wire)?,
+        types,
+        at_times,
+        ds: None,
+    })
+}
+
 fn labels(mut wire: &[u8]) -> usize {
     let mut count = 0;
     while let Some(above) = parent(wire) {
@@ -556,6 +724,7 @@ fn record_sets(records: &[&Record]) -> Vec<RecordSet> {
                 .first()
                 .filter(|_| rtype == rtype::CNAME)
                 .and_then(|r| r.target()),
+            signature: None,
         });
     }
     sets
@@ -581,6 +750,7 @@ fn soa_set(soa: &config::Soa) -> RecordSet {
         count: 1,
         wire: wire.into(),
         target: None,
+        signature: None,
     }
 }
 
@@ -662,7 +832,7 @@ mod tests {
     #[test]
     fn names_in_between_exist_and_duplicates_do_not() {
         let zone = zone("a.b A 192.0.2.1\na.b 30 A 192.0.2.1\na.b 20 A 192.0.2.2\n*.w A 192.0.2.3");
-        let table = ZoneTable::compile(&[zone]);
+        let table = ZoneTable::compile(&[zone], Moment(0), None);
         let node = |name: &str| table.node_named(Name::parse(name, None).unwrap().wire());
 
         assert!(node("b.example.test").unwrap().is_empty());

@@ -192,7 +192,7 @@ pub struct Duties {
     pub until: Option<Moment>,
 }
 
-/// What `keys` do at `now`. Empty when no key may be published: then the zone cannot be signed.
+/// What `keys` do at `now`. Empty only when there are none.
 #[must_use]
 pub fn duties(keys: &[&Key], now: Moment) -> Duties {
     let mut duties = Duties {
@@ -211,6 +211,11 @@ pub fn duties(keys: &[&Key], now: Moment) -> Duties {
                 duties.synced.push(place);
             }
         }
+    }
+    if duties.published.is_empty() {
+        let all: Vec<_> = (0..keys.len()).collect();
+        duties.published.extend(stand_in(&all, keys));
+        duties.overdue = true;
     }
     let mut algorithms: Vec<_> = duties
         .published
@@ -487,7 +492,7 @@ mod tests {
         assert_eq!(at(&[&old], 60), "in [0] keys [0] zone [0] cds [] overdue");
         times.delete = Some(Moment(70));
         let gone = key(Role::Entry, times);
-        assert_eq!(at(&[&gone], 70), "in [] keys [] zone [] cds []");
+        assert_eq!(at(&[&gone], 70), "in [0] keys [0] zone [0] cds [] overdue");
     }
 
     #[test]

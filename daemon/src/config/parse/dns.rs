@@ -137,6 +137,7 @@ impl Parser<'_> {
             soa: soa?,
             records: all,
             steered,
+            dnssec: None,
         };
         if self.notes.count() == before && !broken {
             let findings = sealane_dns::zone::check(&zone);

@@ -31,12 +31,7 @@ fuzz_target!(|text: &str| {
     let Some(soa) = file.soa else { return };
     let names: Vec<Name> = file.records.iter().map(|r| r.owner.clone()).collect();
     assert!(names.iter().all(|name| name.is_at_or_below(&apex)));
-    let zone = Zone {
-        apex,
-        soa,
-        records: file.records,
-        steered: Vec::new(),
-    };
+    let zone = Zone::new(apex, soa, file.records);
     let _ = sealane_dns::zone::check(&zone);
     let rules = Rules::compile(&Config {
         bind: Vec::new(),
