@@ -9,7 +9,7 @@ use sealane_model::Ttl;
 
 use crate::dnssec::sign::Signature;
 use crate::name::Name;
-use crate::question::{ClientSubnet, Edns, Head, Question, Rejected};
+use crate::question::{ClientSubnet, Edns, Head, LowerName, Question, Rejected};
 use crate::wire::{CLASS_IN, HEADER_LEN, Rcode, rtype};
 use crate::zone::{Node, RecordSet, Zone};
 
@@ -145,6 +145,33 @@ impl<'o, 'm> Answer<'o, 'm> {
             }
             Err(full) => self.note(Err(full)),
         }
+    }
+
+    /// A DNAME at `node`, and the CNAME that it makes of the name in question, which is `target`
+    /// from now on (RFC 6672 §3.1). Without one it would be too long: YXDOMAIN.
+    pub(crate) fn moved(&mut self, node: &Node, set: &RecordSet, target: Option<&LowerName>) {
+        let written = self.try_moved(node, set, target);
+        self.note(written);
+    }
+
+    fn try_moved(
+        &mut self,
+        node: &Node,
+        set: &RecordSet,
+        target: Option<&LowerName>,
+    ) -> Result<(), Full> {
+        let node_at = self.suffix_at(usize::from(node.name_length));
+        self.set(Section::Answer, set, node_at)?;
+        let Some(target) = target else {
+            self.rcode = Rcode::YxDomain;
+            return Ok(());
+        };
+        let (name_at, begin) = (self.name_at, self.at);
+        let data = target.wire();
+        self.record(Section::Answer, name_at, rtype::CNAME, set.ttl(), data)?;
+        self.name_at = begin + RECORD_HEAD_LEN;
+        self.name_length = data.len();
+        Ok(())
     }
 
     pub(crate) fn addresses(&mut self, addresses: &[IpAddr], ttl: Ttl) {

@@ -177,6 +177,14 @@ impl<'a> Asked<'a, '_> {
                         Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
                     }
                 }
+                Found::Moved { node, .. } => match moved(name, node, answer) {
+                    // The CNAME that was made is itself what was asked for.
+                    Some(_) if matches!(self.question.rtype, rtype::CNAME | rtype::ANY) => {
+                        return None;
+                    }
+                    Some(target) => alias = Some(target),
+                    None => return None,
+                },
                 Found::NoName { zone, encloser } => {
                     answer.rcode = Rcode::NxDomain;
                     answer.negative(zone, negative_ttl(zone, None));
@@ -338,6 +346,15 @@ pub(crate) struct At<'a, 'n> {
     pub(crate) name: &'n LowerName,
     /// By a wildcard.
     pub(crate) expanded: bool,
+}
+
+/// What a name below a DNAME leads to. `None`: nowhere, as its new name is too long.
+fn moved(name: &LowerName, node: &Node, answer: &mut Answer<'_, '_>) -> Option<LowerName> {
+    let set = node.set(rtype::DNAME)?;
+    let to = set.target.as_ref()?;
+    let target = name.moved(usize::from(node.name_length), to.wire());
+    answer.moved(node, set, target.as_ref());
+    target
 }
 
 enum Step<'t> {

@@ -27,6 +27,8 @@ pub enum ExplainError {
     Alias { name: Name, target: Name },
     #[error("{name} is not steered: its records are the same for everyone")]
     NotSteered { name: Name },
+    #[error("{name} is below a DNAME: ask for the name that it leads to")]
+    Moved { name: Name },
     #[error("{name} is delegated to other name servers")]
     Delegated { name: Name },
 }
@@ -44,6 +46,7 @@ pub(crate) fn explain(
     let node = match find(&rules.table, &lower) {
         Found::Name { node, .. } => node,
         Found::NoName { .. } => return Err(ExplainError::NoName { name }),
+        Found::Moved { .. } => return Err(ExplainError::Moved { name }),
         Found::Delegation { .. } => return Err(ExplainError::Delegated { name }),
         Found::NotOurs => return Err(ExplainError::NotOurs { name }),
     };

@@ -18,6 +18,8 @@ pub enum Found<'t> {
     },
     /// The name is at or below a delegation.
     Delegation { zone: &'t Zone, cut: &'t Node },
+    /// The name is below one that has a DNAME.
+    Moved { zone: &'t Zone, node: &'t Node },
     /// The name is in this zone and does not exist; `encloser` is the closest above it that does.
     NoName { zone: &'t Zone, encloser: &'t Node },
     /// The name is in none of our zones.
@@ -34,6 +36,11 @@ pub fn find<'t>(table: &'t ZoneTable, name: &LowerName) -> Found<'t> {
     };
     if let Some(cut) = table.cut(encloser) {
         return Found::Delegation { zone, cut };
+    }
+    if let Some(node) = table.moved(encloser)
+        && usize::from(node.name_length) < name.wire().len()
+    {
+        return Found::Moved { zone, node };
     }
     if exact {
         return Found::Name {
@@ -90,6 +97,7 @@ mod tests {
             Found::Name { node, .. } if node.is_empty() => "no data".to_owned(),
             Found::Name { node, zone, .. } => format!("{} in {}", node.name_length, zone.apex),
             Found::Delegation { cut, .. } => format!("delegated {}", cut.name_length),
+            Found::Moved { node, .. } => format!("moved {}", node.name_length),
             Found::NoName { zone, .. } => format!("no name in {}", zone.apex),
             Found::NotOurs => "not ours".to_owned(),
         }

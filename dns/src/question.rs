@@ -258,6 +258,34 @@ impl LowerName {
     }
 }
 
+impl LowerName {
+    /// This name with its last `length` octets replaced by `target` (RFC 6672 §2.2). `None` when it
+    /// would be too long.
+    #[must_use]
+    pub(crate) fn moved(&self, length: usize, target: &[u8]) -> Option<Self> {
+        let kept = self
+            .wire()
+            .split_at_checked(self.wire().len().checked_sub(length)?)?
+            .0;
+        let whole = kept.len() + target.len();
+        let mut moved = Self::ROOT;
+        moved.octets.get_mut(..kept.len())?.copy_from_slice(kept);
+        moved
+            .octets
+            .get_mut(kept.len()..whole)?
+            .copy_from_slice(target);
+        moved.length = u8::try_from(whole).ok()?;
+        let mut rest = moved.wire();
+        let mut labels = 0;
+        while let Some(above) = crate::name::parent(rest) {
+            labels += 1;
+            rest = above;
+        }
+        moved.labels = labels;
+        Some(moved)
+    }
+}
+
 impl std::fmt::Debug for LowerName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match crate::name::Name::from_wire(self.wire()) {

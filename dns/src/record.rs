@@ -53,7 +53,7 @@ pub enum RecordError {
 }
 
 /// The types that can be served, for messages.
-const SUPPORTED: &str = "SOA, NS, A, AAAA, CNAME, MX, TXT, CAA, SRV, PTR and DS";
+const SUPPORTED: &str = "SOA, NS, A, AAAA, CNAME, DNAME, MX, TXT, CAA, SRV, PTR and DS";
 
 impl Record {
     /// Reads `data` in the form of RFC 1035 §5.1; relative names are completed by `origin`.
@@ -97,11 +97,11 @@ impl Record {
         })
     }
 
-    /// The name that the data leads to: for NS, CNAME, PTR, MX and SRV.
+    /// The name that the data leads to: for NS, CNAME, DNAME, PTR, MX and SRV.
     #[must_use]
     pub fn target(&self) -> Option<Name> {
         let skipped = match self.rtype {
-            rtype::NS | rtype::CNAME | rtype::PTR => 0,
+            rtype::NS | rtype::CNAME | rtype::DNAME | rtype::PTR => 0,
             rtype::MX => 2,
             rtype::SRV => 6,
             _ => return None,
@@ -117,6 +117,7 @@ pub(crate) fn type_named(word: &str) -> Result<u16, RecordError> {
         ("A", rtype::A),
         ("AAAA", rtype::AAAA),
         ("CNAME", rtype::CNAME),
+        ("DNAME", rtype::DNAME),
         ("MX", rtype::MX),
         ("TXT", rtype::TXT),
         ("CAA", rtype::CAA),
@@ -256,7 +257,7 @@ impl<'a> DataReader<'_, 'a> {
                 let address: Ipv6Addr = self.parsed("an IPv6 address")?;
                 self.wire.extend_from_slice(&address.octets());
             }
-            rtype::NS | rtype::CNAME | rtype::PTR => self.name("a name")?,
+            rtype::NS | rtype::CNAME | rtype::DNAME | rtype::PTR => self.name("a name")?,
             rtype::MX => {
                 self.u16("a preference (0 to 65535)")?;
                 self.name("the mail server's name")?;
@@ -542,7 +543,7 @@ mod tests {
             (
                 "WKS",
                 "x",
-                "\"WKS\" is no record type that can be served here; there are SOA, NS, A, AAAA, CNAME, MX, TXT, CAA, SRV, PTR and DS",
+                "\"WKS\" is no record type that can be served here; there are SOA, NS, A, AAAA, CNAME, DNAME, MX, TXT, CAA, SRV, PTR and DS",
             ),
         ];
         for (rtype, data, message) in cases {

@@ -12,6 +12,7 @@ pub mod rtype {
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
+    pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
     pub const DS: u16 = 43;
     pub const RRSIG: u16 = 46;
@@ -46,6 +47,7 @@ pub mod rtype {
             TXT => "TXT",
             AAAA => "AAAA",
             SRV => "SRV",
+            DNAME => "DNAME",
             DS => "DS",
             RRSIG => "RRSIG",
             NSEC => "NSEC",
@@ -69,18 +71,21 @@ pub enum Rcode {
     NxDomain = 3,
     NotImp = 4,
     Refused = 5,
+    /// A name that would be too long (RFC 6672 §2.2).
+    YxDomain = 6,
     BadVers = 16,
 }
 
 impl Rcode {
     /// All of them, in the order of [`Rcode::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoError,
         Self::FormErr,
         Self::ServFail,
         Self::NxDomain,
         Self::NotImp,
         Self::Refused,
+        Self::YxDomain,
         Self::BadVers,
     ];
 
@@ -88,7 +93,7 @@ impl Rcode {
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
-            Self::BadVers => 6,
+            Self::BadVers => 7,
             other => other as usize,
         }
     }
@@ -114,6 +119,7 @@ impl Rcode {
             Self::NxDomain => "nxdomain",
             Self::NotImp => "notimp",
             Self::Refused => "refused",
+            Self::YxDomain => "yxdomain",
             Self::BadVers => "badvers",
         }
     }

@@ -41,6 +41,7 @@ pub fn check(zone: &config::Zone) -> Findings {
     check_neighbours(zone, &types, &mut findings);
     check_steered(zone, &types, &mut findings);
     check_delegations(zone, &types, &mut findings);
+    check_moved(zone, &types, &mut findings);
     check_servers(zone, &types, &mut findings);
     findings
 }
@@ -89,11 +90,6 @@ fn check_steered(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, finding
         let owner = &steered.owner;
         if !seen.insert(owner) {
             findings.mistakes.push(format!("{owner} is steered twice"));
-        }
-        if owner.is_wildcard() {
-            findings.mistakes.push(format!(
-                "{owner}: a wildcard cannot be steered; give each name its entry, or point the wildcard's CNAME to one"
-            ));
         }
         for (kind, word) in [
             (rtype::A, "A"),
@@ -149,6 +145,46 @@ fn check_delegations(
         if !types.iter().all(allowed) {
             findings.warnings.push(format!(
                 "{owner} has records that are never answered: {cut} is delegated by its NS records"
+            ));
+        }
+    }
+}
+
+/// RFC 6672 §2.3 and §2.4: what must not stand below, beside, or under a DNAME.
+fn check_moved(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, findings: &mut Findings) {
+    let is_moved = |types: &[u16]| types.contains(&rtype::DNAME);
+    let moved: Vec<&Name> = types
+        .iter()
+        .filter(|(_, types)| is_moved(types))
+        .map(|(owner, _)| *owner)
+        .collect();
+    for owner in &moved {
+        let of_owner = types.get(owner).map(Vec::as_slice).unwrap_or_default();
+        if of_owner.iter().filter(|one| **one == rtype::DNAME).count() > 1 {
+            findings
+                .mistakes
+                .push(format!("{owner} has more than one DNAME"));
+        }
+        if of_owner.contains(&rtype::NS) && **owner != zone.apex {
+            findings.mistakes.push(format!(
+                "{owner} has a DNAME and is delegated by its NS records; one must go"
+            ));
+        }
+        if owner.is_wildcard() {
+            findings.warnings.push(format!(
+                "{owner} has a DNAME, which does nothing at a wildcard (RFC 6672 section 3.3)"
+            ));
+        }
+    }
+    let static_owners = types.keys().copied();
+    let steered_owners = zone.steered.iter().map(|steered| &steered.owner);
+    for owner in static_owners.chain(steered_owners) {
+        let above = moved
+            .iter()
+            .find(|moved| **moved != owner && owner.is_at_or_below(moved));
+        if let Some(above) = above {
+            findings.mistakes.push(format!(
+                "{owner} is never answered: {above} has a DNAME, so nothing may stand below it"
             ));
         }
     }
@@ -219,6 +255,8 @@ pub struct Node {
     pub steered: Option<Box<Steered>>,
     /// The delegation that this name is at or below: its node.
     cut: Option<u32>,
+    /// The name at or above this one whose DNAME moves all that is below it: its node.
+    moved: Option<u32>,
     /// The name `*` right below this one.
     wildcard: Option<u32>,
     /// For a delegation: addresses of its servers, each with the place of its NS record in the set.
@@ -232,7 +270,7 @@ pub struct RecordSet {
     pub count: u16,
     /// Each record with an owner that points to the name in the question (`C0 0C`).
     pub wire: Box<[u8]>,
-    /// For a CNAME: where it leads.
+    /// For a CNAME and a DNAME: where it leads.
     pub target: Option<Name>,
     /// In a signed zone, of a set that the zone is the authority for.
     pub signature: Option<Arc<Signature>>,
@@ -255,6 +293,19 @@ pub struct Steered {
     pub ttl_suspect: Ttl,
     pub alternates: u8,
     pub ignore_client_subnet: bool,
+}
+
+impl RecordSet {
+    /// That of all its records.
+    #[must_use]
+    pub fn ttl(&self) -> Ttl {
+        // Owner (a pointer), type and class stand before it.
+        let octets = self
+            .wire
+            .get(6..10)
+            .and_then(|octets| octets.try_into().ok());
+        Ttl::from_secs(octets.map_or(0, u32::from_be_bytes))
+    }
 }
 
 impl Node {
@@ -322,6 +373,10 @@ impl ZoneTable {
 
     pub(crate) fn cut(&self, node: &Node) -> Option<&Node> {
         self.node(node.cut?)
+    }
+
+    pub(crate) fn moved(&self, node: &Node) -> Option<&Node> {
+        self.node(node.moved?)
     }
 
     pub(crate) fn wildcard(&self, node: &Node) -> Option<&Node> {
@@ -575,7 +630,10 @@ impl<'c> Builder<'c> {
             target: None,
             signature: None,
         }));
+        // Of a delegation and a DNAME the higher one is met first on the way down.
+        let moved = self.moved(wire, draft.zone);
         let cut = self.cut(wire, draft.zone);
+        let cut = cut.filter(|cut| moved.is_none_or(|moved| cut.len() <= moved.len()));
         let is_cut = cut == Some(wire);
         let glue = if is_cut {
             self.glue(draft)
@@ -589,6 +647,7 @@ impl<'c> Builder<'c> {
             sets: sets.into(),
             steered: draft.steered.map(|steered| Box::new(Steered::new(steered))),
             cut: cut.and_then(|cut| numbers.get(cut).copied()),
+            moved: moved.and_then(|moved| numbers.get(moved).copied()),
             wildcard: numbers.get([b"\x01*", wire].concat().as_slice()).copied(),
             glue,
         }
@@ -610,6 +669,23 @@ impl<'c> Builder<'c> {
             wire = parent(wire)?;
         }
         highest
+    }
+
+    /// The highest name between `wire` and its apex (that one included) that has a DNAME.
+    fn moved<'w>(&self, wire: &'w [u8], zone: u32) -> Option<&'w [u8]> {
+        let mut highest = None;
+        let mut wire = wire;
+        loop {
+            let moves = |draft: &Draft<'_>| draft.records.iter().any(|r| r.rtype == rtype::DNAME);
+            // At a wildcard it is just data (RFC 6672 §3.3).
+            if self.drafts.get(wire).is_some_and(moves) && !wire.starts_with(b"\x01*") {
+                highest = Some(wire);
+            }
+            if self.is_apex(wire, zone) {
+                return highest;
+            }
+            wire = parent(wire)?;
+        }
     }
 
     /// The addresses that we have for the servers of a delegation, theirs or not (RFC 9471).
@@ -702,7 +778,8 @@ fn record_sets(records: &[&Record]) -> Vec<RecordSet> {
     let mut sets = Vec::new();
     for rtype in types {
         let mut members = unique(records, rtype);
-        if rtype == rtype::CNAME {
+        let leads = matches!(rtype, rtype::CNAME | rtype::DNAME);
+        if leads {
             members.truncate(1);
         }
         // A set has one TTL (RFC 2181 §5.2); the least is true of all.
@@ -720,10 +797,7 @@ fn record_sets(records: &[&Record]) -> Vec<RecordSet> {
             rtype,
             count: u16::try_from(members.len()).unwrap_or(u16::MAX),
             wire: wire.into(),
-            target: members
-                .first()
-                .filter(|_| rtype == rtype::CNAME)
-                .and_then(|r| r.target()),
+            target: members.first().filter(|_| leads).and_then(|r| r.target()),
             signature: None,
         });
     }
@@ -799,7 +873,7 @@ mod tests {
         let mut zone = zone(
             "api A 192.0.2.1\nsub NS ns.elsewhere.\nsub TXT \"x\"\n@ NS alias\nalias CNAME x.\n@ NS ns9",
         );
-        for owner in ["api", "a.sub", "*.x", "api", "elsewhere."] {
+        for owner in ["api", "a.sub", "api", "elsewhere."] {
             steered(&mut zone, owner);
         }
         let findings = check(&zone);
@@ -808,7 +882,6 @@ mod tests {
         for part in [
             "api.example.test is steered and has a static A record",
             "a.sub.example.test is steered, but sub.example.test is delegated",
-            "a wildcard cannot be steered",
             "api.example.test is steered twice",
             "elsewhere lies outside",
             "the name server alias.example.test is a CNAME",
@@ -822,6 +895,31 @@ mod tests {
         ] {
             assert!(all.contains(part), "{part}\n{all}");
         }
+    }
+
+    #[test]
+    fn nothing_may_stand_below_a_dname() {
+        let mut zone = zone(
+            "@ NS ns.elsewhere.\nold DNAME new.\nx.old A 192.0.2.1\nold DNAME other.\nold TXT \"x\"\n\
+             cut NS ns.elsewhere.\ncut DNAME new.\n*.w DNAME new.\nbelow.new A 192.0.2.1",
+        );
+        steered(&mut zone, "api.old");
+        let findings = check(&zone);
+        let all = findings.mistakes.join("\n");
+
+        for part in [
+            "x.old.example.test is never answered: old.example.test has a DNAME",
+            "api.old.example.test is never answered",
+            "old.example.test has more than one DNAME",
+            "cut.example.test has a DNAME and is delegated",
+        ] {
+            assert!(all.contains(part), "{part}\n{all}");
+        }
+        assert_eq!((findings.mistakes.len(), findings.warnings.len()), (4, 2));
+        assert!(
+            findings.warnings[1].contains("at a wildcard"),
+            "{findings:?}"
+        );
     }
 
     #[test]

@@ -40,6 +40,7 @@ scenarios! {
     capacity
     client_subnets
     delegations
+    dname
     edns_and_sizes
     failover
     names_and_absences
