@@ -557,7 +557,7 @@ pub(crate) enum Mode {
 
 /// Wakes the task once every other one that is ready had its turn and the sockets were looked at:
 /// waking it at once would put it in front of those who have just been sent something.
-fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
+pub(crate) fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
     let yielding = std::pin::pin!(tokio::task::yield_now());
     // Its first poll hands the waker over, and is never ready.
     let _ = yielding.poll(cx);
@@ -569,6 +569,18 @@ fn yield_turn<T>(cx: &mut Context<'_>) -> Poll<T> {
 pub(crate) struct Conn {
     wire: Wire,
     mode: Mode,
+}
+
+impl Conn {
+    /// As [`Wire::read_at_most`].
+    pub(crate) fn read_at_most(&self, most: usize) {
+        self.wire.read_at_most(most);
+    }
+
+    /// What there is to read waits for the next turn (see [`Wire::begin_turn`]).
+    pub(crate) fn end_turn(&self) {
+        self.wire.begin_turn(0);
+    }
 }
 
 impl AsyncRead for Conn {

@@ -20,6 +20,7 @@ mod h1;
 mod http;
 mod io;
 mod listener;
+mod pace;
 mod random;
 mod shared;
 mod signal;

@@ -19,6 +19,7 @@ use crate::http::h1::held::HeldHeads;
 use crate::http::mirror::UnderWay;
 use crate::io::outbox;
 use crate::listener::{Opened, accept};
+use crate::pace;
 use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
 use crate::tcp::relay::Kit;
@@ -132,6 +133,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listeners = JoinSet::new();
     listeners.spawn_local(outbox::run());
+    listeners.spawn_local(pace::run());
     let mut published = worker.shared.world.clone();
     let mut is_published = true;
     loop {

@@ -34,6 +34,11 @@ const RESETS_PER_SECOND: u64 = 50;
 /// heads under way) may outnumber those that did by so many.
 const REFUSED_HEADS: u64 = 256;
 
+/// Bytes that are read at once from a client whose last read brought heads, and from one that has just begun.
+/// An octet may stand for 4 KiB of a head (RFC 7541): what one read brings is taken apart whole before others
+/// have their turn.
+const READ_AMONG_HEADS: usize = 2 * 1024;
+
 /// What a client floods us with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {
@@ -214,6 +219,7 @@ pub(crate) struct Counted {
 impl Counted {
     pub(crate) fn new(conn: Conn, control: u32) -> (Self, Rc<RefCell<Frames>>) {
         let frames = Rc::new(RefCell::new(Frames::new(control, clock::now())));
+        conn.read_at_most(READ_AMONG_HEADS);
         let counted = Self {
             conn,
             frames: Rc::clone(&frames),
@@ -234,7 +240,22 @@ impl AsyncRead for Counted {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.conn).poll_read(cx, buf))?;
         let arrived = &buf.filled()[before..];
-        self.frames.borrow_mut().read(arrived, clock::now);
+        let brought_heads = {
+            let mut frames = self.frames.borrow_mut();
+            let before = frames.opened;
+            frames.read(arrived, clock::now);
+            frames.opened > before
+        };
+        let was_full = arrived.len() >= READ_AMONG_HEADS;
+        match (brought_heads, was_full) {
+            (true, true) => {
+                self.conn.read_at_most(READ_AMONG_HEADS);
+                self.conn.end_turn();
+            }
+            (true, false) => self.conn.read_at_most(READ_AMONG_HEADS),
+            (false, true) => self.conn.read_at_most(usize::MAX),
+            (false, false) => {}
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -26,7 +26,7 @@ use super::{admit, exchange};
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::config::Limits;
-use crate::io::{Mode, Wire};
+use crate::io::{Mode, Wire, yield_turn};
 use crate::metrics;
 use crate::random;
 
@@ -47,6 +47,9 @@ const HEADS_MAX: usize = 512 * 1024;
 /// Bytes that are read from one connection before others have their turn: without a bound, one that
 /// sends SETTINGS without pause held its worker for 17 ms at a time.
 const TURN: usize = 16 * 1024;
+/// Bytes of heads, counted as above, that become exchanges before others have their turn: to pass a
+/// head of 60 KB on takes as long as several requests.
+const HEADS_IN_A_TURN: usize = 32 * 1024;
 /// How long the exchanges of a broken connection may take to notice.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -133,6 +136,7 @@ impl<'a> Driver<'a> {
     /// Ready when the connection is over. Exchanges go first: what they send leaves in one write.
     fn poll(&mut self, cx: &mut Context<'_>, streams: &mut Streams<'a>) -> Poll<()> {
         self.wire.begin_turn(TURN);
+        let mut heads = 0;
         loop {
             let mut ended = false;
             while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {
@@ -141,8 +145,12 @@ impl<'a> Driver<'a> {
             let accepted = self.connection.poll_accept(cx);
             match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.begin(request, respond, streams);
-                    continue;
+                    heads += self.begin(request, respond, streams);
+                    if heads < HEADS_IN_A_TURN {
+                        continue;
+                    }
+                    self.wire.push(cx);
+                    return yield_turn(cx);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     tracing::debug!("HTTP/2 connection broke: {error}");
@@ -192,13 +200,15 @@ impl<'a> Driver<'a> {
         true
     }
 
+    /// Bytes of the head.
     fn begin(
         &self,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         streams: &Streams<'a>,
-    ) {
+    ) -> usize {
         let (head, body) = request.into_parts();
+        let size = size(&head);
         if head.headers.len() > self.limits.head_fields {
             let refusal = Refusal::HeadTooLarge;
             metrics::refused(refusal.as_str());
@@ -207,11 +217,12 @@ impl<'a> Driver<'a> {
             let answer = answer.into_response();
             // If it cannot be sent, the stream is gone.
             let _ = respond.send_response(answer, true);
-            return;
+            return size;
         }
-        let Some(held) = HeldHead::take(&self.heads, size(&head)) else {
+        let Some(held) = HeldHead::take(&self.heads, size) else {
             metrics::refused(Refusal::HeadTooLarge.as_str());
-            return respond.send_reset(h2::Reason::REFUSED_STREAM);
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            return size;
         };
         self.frames.borrow_mut().accept();
         let inbound = self.inbound;
@@ -234,6 +245,7 @@ impl<'a> Driver<'a> {
             exchange::run(&mut client, head, admitted, inbound, &mut alarm).await;
             alarms.borrow_mut().push(alarm);
         }));
+        size
     }
 }
 

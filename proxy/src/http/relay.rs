@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use super::rules::squeeze::Squeeze;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::io::{Gone, Side};
+use crate::pace::Pace;
 
 /// Bytes of a request's body that are kept for another attempt. With a larger one, what arrived is
 /// let go and the request is not repeated.
@@ -330,7 +331,9 @@ pub(crate) async fn await_head(
 ) -> Awaited {
     let mut half_closed = None;
     let mut informational = 0;
+    let mut pace = Pace::default();
     poll_fn(|cx| {
+        ready!(pace.poll(cx, upload.received()));
         for _ in 0..PIECES_IN_A_ROW {
             if let Poll::Ready(Err(_)) = client.poll_ready(cx) {
                 return Poll::Ready(Awaited::ClientGone);
@@ -454,7 +457,9 @@ pub(crate) async fn relay(
         Some(_) => SQUEEZED_IN_A_ROW,
         None => PIECES_IN_A_ROW,
     };
+    let mut pace = Pace::default();
     poll_fn(|cx| {
+        ready!(pace.poll(cx, *sent + upload.received()));
         // Also where pieces come without a pause.
         if deadline.is_some_and(|deadline| clock::now() >= deadline) {
             return Poll::Ready(Relayed::Deadline);

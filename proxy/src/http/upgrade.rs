@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use crate::alarm::Alarm;
 use crate::clock;
 use crate::io::Wire;
+use crate::pace::Pace;
 
 /// Bytes moved in one step.
 const STEP: usize = 16 * 1024;
@@ -30,8 +31,10 @@ pub(crate) async fn run(client: &Wire, endpoint: &Wire, idle: Duration) -> Moved
     let mut down = Direction::default();
     let mut moved_at = clock::now();
     let mut alarm = Alarm::default();
+    let mut pace = Pace::default();
     poll_fn(|cx| {
         let before = up.moved + down.moved;
+        ready!(pace.poll(cx, before));
         let mut buffer = BytesMut::new();
         let upward = up.poll(cx, client, endpoint, &mut buffer);
         let downward = down.poll(cx, endpoint, client, &mut buffer);

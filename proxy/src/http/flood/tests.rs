@@ -1,6 +1,12 @@
 //! What is a flood, and what is not.
 
+use std::future::poll_fn;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
 use super::*;
+use crate::io::{Mode, Transport, Wire};
 
 const CONTROL: u32 = 1_000;
 const DATA: u8 = 0;
@@ -167,4 +173,55 @@ fn frames_are_followed_wherever_reads_cut_them() {
         }
         assert_eq!((frames.opened, frames.have, frames.passing), (40, 0, 0));
     }
+}
+
+/// A connection over loopback, and its client's end.
+async fn counted() -> (Wire, Counted, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).await;
+    let (ours, _) = listener.accept().await.unwrap();
+    let wire = Wire::new(Transport::Tcp(ours));
+    let (counted, _) = Counted::new(wire.conn(Mode::Coalesce), 1_000);
+    (wire, counted, peer.unwrap())
+}
+
+/// Bytes of each read until there is none in this turn.
+async fn turn(wire: &Wire, counted: &mut Counted) -> Vec<usize> {
+    poll_fn(|cx| wire.poll_readable(cx)).await.unwrap();
+    wire.begin_turn(16 * 1024);
+    let mut reads = Vec::new();
+    poll_fn(|cx| {
+        let mut space = [0; 8 * 1024];
+        let mut room = ReadBuf::new(&mut space);
+        while Pin::new(&mut *counted).poll_read(cx, &mut room).is_ready() {
+            reads.push(room.filled().len());
+            room.clear();
+        }
+        Poll::Ready(())
+    })
+    .await;
+    reads
+}
+
+#[tokio::test]
+async fn heads_are_read_a_few_at_a_time_and_bodies_are_not() {
+    let (wire, mut counted, mut peer) = counted().await;
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(turn(&wire, &mut counted).await, [PREFACE]);
+
+    let heads = (0..300).map(|at| frame(HEADERS, 5, 1 + 2 * at, 20));
+    peer.write_all(&heads.collect::<Vec<_>>().concat())
+        .await
+        .unwrap();
+    for _ in 0..4 {
+        assert_eq!(turn(&wire, &mut counted).await, [READ_AMONG_HEADS]);
+    }
+    turn(&wire, &mut counted).await;
+
+    peer.write_all(&frame(DATA, 0, 1, 15_000)).await.unwrap();
+    let reads = turn(&wire, &mut counted).await;
+    assert!(reads.len() >= 2, "in one turn");
+    assert!(reads.contains(&(8 * 1024)), "{reads:?}");
 }
