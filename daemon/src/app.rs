@@ -16,7 +16,7 @@ use sealane_control::state::Remembered;
 use sealane_control::{Control, ControlHandle};
 use sealane_dns::Dns;
 use sealane_proxy::Proxy;
-use sealane_proxy::handover::{SocketKind, Wanted};
+use sealane_proxy::handover::{LeftFlow, SocketKind, Wanted};
 use sealane_proxy::tls::ServerTls;
 use sealane_steering::Decision;
 use tokio::sync::{oneshot, watch};
@@ -177,6 +177,11 @@ impl App {
         resumed.map_err(|_| StartError::ControlGone)
     }
 
+    /// Goes on with an earlier process's UDP flows; to be called before [`App::open`].
+    pub fn adopt_flows(&self, of: &Label, flows: Vec<LeftFlow>) {
+        self.proxy.adopt_flows(&of.name, of.asked, flows);
+    }
+
     /// Opens every listener; to be called after the first round of probes (A6).
     ///
     /// # Errors
@@ -253,6 +258,11 @@ impl App {
     #[must_use]
     pub fn control(&self) -> ControlHandle {
         self.control.handle.clone()
+    }
+
+    #[must_use]
+    pub fn proxy(&self) -> Arc<Proxy> {
+        Arc::clone(&self.proxy)
     }
 
     /// Says whether the parts of the program are alive.

@@ -5,6 +5,8 @@
 //! speaks for the old process, [`successor`](crate::successor) for the new one. Nothing here
 //! decides anything.
 
+pub mod flows;
+
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::mem::MaybeUninit;

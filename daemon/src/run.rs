@@ -97,13 +97,16 @@ async fn begin_in_place(
         () = life.app.first_round() => {}
         () = life.signals.stop() => return Ok(None),
     }
-    let map = match predecessor.turn().await? {
-        Turn::Given(map) => map,
+    let (map, flows) = match predecessor.turn().await? {
+        Turn::Given(map, flows) => (map, flows),
         Turn::Orphaned => {
             tracing::warn!("upgrade: the earlier process is gone; this one serves in its place");
-            None
+            (None, Vec::new())
         }
     };
+    for (label, flows) in flows {
+        life.app.adopt_flows(&label, flows);
+    }
     life.app.take_over(map).await?;
     life.app.open()?;
     life.app.open_admin();
@@ -245,6 +248,7 @@ impl Life {
                     node: control.overview().node.clone(),
                     sockets,
                     control,
+                    proxy: self.app.proxy(),
                     notify: self.notify.clone(),
                     limit: self.upgrade_limit,
                 });

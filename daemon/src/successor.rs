@@ -11,14 +11,15 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::stdio::dup2_stdin;
 use sealane_control::state::Remembered;
+use sealane_proxy::handover::LeftFlow;
 use tokio::time::timeout;
 
-use crate::handover::{Channel, Inheritance, Label, Message, unpack};
+use crate::handover::{Channel, Inheritance, Label, Message, flows, unpack};
 
 /// Set for a process that is to take over; its standard input is the way to the old one.
 pub const MARK: &str = "SEALANE_HANDOVER";
 /// The language of both processes; one that speaks another is not taken over from.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// How long the old process may take to its next word. It has everything at hand; if it hangs,
 /// nothing is taken over and it is left as it is.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -43,8 +44,8 @@ pub struct Left {
 /// It is this process's turn.
 #[derive(Debug)]
 pub enum Turn {
-    /// The old process said so, with the map as it then was.
-    Given(Option<Remembered>),
+    /// The old process said so, with the map and the UDP flows as they then were.
+    Given(Option<Remembered>, Vec<(Label, Vec<LeftFlow>)>),
     /// The old process is gone.
     Orphaned,
 }
@@ -118,14 +119,21 @@ impl Predecessor {
         if self.channel.send("prepared", &[]).await.is_err() {
             return Ok(Turn::Orphaned);
         }
-        match self.next().await? {
-            None => Ok(Turn::Orphaned),
-            Some(message) if message.text == "go" => {
+        let mut left = Vec::new();
+        while let Some(mut message) = self.next().await? {
+            if message.text == "go" {
                 let map = message.descriptors.into_iter().next();
-                Ok(Turn::Given(map.and_then(read_map)))
+                return Ok(Turn::Given(map.and_then(read_map), left));
             }
-            Some(other) => bail!("the running program says {:?} instead of `go`", other.text),
+            match flows::receive(&mut message) {
+                Some(flows) => left.push(flows),
+                None => bail!(
+                    "the running program says {:?} instead of `go`",
+                    message.text
+                ),
+            }
         }
+        Ok(Turn::Orphaned)
     }
 
     /// Says that this process serves; returns when the old one knows, or is gone.

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_control::ControlHandle;
+use sealane_proxy::Proxy;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::handover::{Channel, Estate, pack};
+use crate::handover::{Channel, Estate, flows, pack};
 use crate::metrics::UPGRADES;
 use crate::service::Notify;
 use crate::successor::{MARK, VERSION};
@@ -132,6 +133,8 @@ pub struct Legacy {
     pub node: Arc<str>,
     pub sockets: Estate,
     pub control: ControlHandle,
+    /// Its UDP flows.
+    pub proxy: Arc<Proxy>,
     pub notify: Notify,
     /// For the new process to be ready.
     pub limit: Duration,
@@ -273,6 +276,9 @@ impl Successor {
             return Ok(false);
         }
         let map = pack(&legacy.node, &legacy.control.hold().await?)?;
+        if let Err(error) = flows::send(channel, legacy.proxy.flows().await).await {
+            tracing::warn!(%error, "upgrade: some UDP flows begin anew in the new program");
+        }
         channel.send("go", &[map.as_fd()]).await?;
         hears(channel, "serving").await
     }

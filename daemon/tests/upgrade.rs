@@ -6,7 +6,7 @@
 mod traffic;
 mod world;
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -300,6 +300,80 @@ async fn if_the_old_process_dies_meanwhile_the_new_one_serves() {
         sealane.wait_log("upgrade: this process serves now");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn udp_flows_keep_their_endpoints_and_ports() {
+    let folder = tempfile::tempdir().unwrap();
+    let probed = endpoint().await;
+    let echoes: Vec<UdpSocket> = (0..3).map(|_| socket()).collect();
+    let list: Vec<String> = echoes
+        .iter()
+        .map(|echo| format!("{{ address: \"{}\" }}", at(echo)))
+        .collect();
+    let mut file = File::new(folder.path(), &[probed.address()]);
+    file.workers = 2;
+    file.pools = format!(
+        "  echoes: {{ regions: {{ us-east-1: {{ endpoints: [{}] }} }}, probe: {{ tcp: {{}}, port: {} }} }}\n",
+        list.join(", "),
+        probed.address().port()
+    );
+    file.listeners =
+        "  games: { bind: [\"127.0.0.1:0\"], protocol: udp, pool: echoes }\n".to_owned();
+    file.write();
+    blocking(move || {
+        let mut sealane = Sealane::run(&file.path, &["web", "games", "admin"]);
+        let games = sealane.address("games");
+        // More clients than sockets: each socket has some.
+        let clients: Vec<UdpSocket> = (0..8).map(|_| socket()).collect();
+        let ask = |client: &UdpSocket| {
+            client.send_to(b"ask", games).unwrap();
+            heard(&echoes)
+        };
+        let before: Vec<_> = clients.iter().map(ask).collect();
+
+        let old = sealane.upgrade();
+
+        let after: Vec<_> = clients.iter().map(ask).collect();
+        assert_eq!(after, before, "(endpoint, the port that it sees)");
+        sealane.wait_gone(old);
+        for (client, (endpoint, port)) in clients.iter().zip(&before) {
+            let said = format!("from {endpoint}");
+            echoes[*endpoint].send_to(said.as_bytes(), port).unwrap();
+            let mut room = [0; 64];
+            let (length, from) = client.recv_from(&mut room).unwrap();
+            assert_eq!((text(&room[..length]), from), (said, games));
+        }
+    })
+    .await;
+}
+
+/// That waits for ten seconds at most.
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    socket
+}
+
+fn at(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().unwrap()
+}
+
+/// Which of them hears something, and from whom.
+fn heard(echoes: &[UdpSocket]) -> (usize, SocketAddr) {
+    let mut found = None;
+    until("an endpoint hears something", || {
+        for (number, echo) in echoes.iter().enumerate() {
+            echo.set_nonblocking(true).unwrap();
+            if let Ok((_, from)) = echo.recv_from(&mut [0; 64]) {
+                found = Some((number, from));
+            }
+        }
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use socket2::Socket;
 
 use crate::config::ListenerProtocol;
+pub use crate::udp::legacy::{FLOWS_LEFT_MAX, LeftFlow};
 use crate::{listener, udp};
 
 /// An address whose sockets an earlier process may have left.
@@ -54,6 +55,15 @@ pub struct Held {
     pub address: SocketAddr,
     pub kind: SocketKind,
     pub sockets: Vec<OwnedFd>,
+}
+
+/// The UDP flows of one address, for a successor.
+#[derive(Debug)]
+pub struct LeftFlows {
+    pub listener: Arc<str>,
+    /// As configured.
+    pub address: SocketAddr,
+    pub flows: Vec<LeftFlow>,
 }
 
 /// Makes an earlier process's listening sockets ours. All of them are accepted from, however few

@@ -42,7 +42,7 @@ use sealane_model::{ObservationSender, SnapshotReader};
 use sealane_steering::Decision;
 use sealane_tls::{Issued, Place, ServerTls};
 use socket2::Socket;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use canaries::{CanaryState, NoSuchCanary};
 pub use config::Config;
@@ -54,7 +54,7 @@ pub use tcp::sni;
 use challenge::Challenges;
 use clients::Clients;
 use config::{Listener, ListenerProtocol};
-use handover::{Held, Inherit, SocketKind, Wanted};
+use handover::{Held, Inherit, LeftFlow, LeftFlows, SocketKind, Wanted};
 use http::coalesce::table::Flights;
 use http::route::RouteTable;
 use listener::{ListenerRule, ListenerState, Opened, bind, listen};
@@ -101,6 +101,8 @@ struct Bound {
     sockets: Vec<Socket>,
     /// Duplicates of them for a successor, closed with the listener.
     kept: Vec<Socket>,
+    /// What an earlier process left, until they listen.
+    flows: Vec<LeftFlow>,
 }
 
 /// Rules that are ready to hold: all they need is bound.
@@ -211,15 +213,55 @@ impl Proxy {
         held.collect()
     }
 
+    /// The UDP flows as they are now, for a successor: it goes on with them as soon as it serves. Of each
+    /// worker the latest [`handover::FLOWS_LEFT_MAX`], and no more than there are descriptors for.
+    pub async fn flows(&self) -> Vec<LeftFlows> {
+        let mut leaving = Vec::new();
+        for worker in self.errands() {
+            let (reply, answer) = oneshot::channel();
+            // Errors mean that the worker has ended: it has none.
+            if worker.send(Errand::LeaveFlows(reply)).await.is_ok() {
+                leaving.extend(answer.await.unwrap_or_default());
+            }
+        }
+        let state = self.state();
+        let found = leaving.into_iter().filter_map(|(of, flows)| {
+            let mut listeners = state.listeners.iter();
+            let bound = listeners.find(|bound| Arc::ptr_eq(&bound.state, &of))?;
+            Some(LeftFlows {
+                listener: Arc::clone(&bound.name),
+                address: bound.asked,
+                flows,
+            })
+        });
+        found.filter(|left| !left.flows.is_empty()).collect()
+    }
+
+    /// Goes on with an earlier process's flows of the listener `name` at `asked`, whose sockets were inherited;
+    /// to be called before [`Proxy::start`]. Flows of no such listener end.
+    pub fn adopt_flows(&self, name: &str, asked: SocketAddr, flows: Vec<LeftFlow>) {
+        let mut state = self.state();
+        let mut listeners = state.listeners.iter_mut();
+        let same = |bound: &&mut Bound| {
+            let same_name = *bound.name == *name;
+            bound.kind == SocketKind::Datagram
+                && bound.asked == asked
+                && (asked.port() != 0 || same_name)
+        };
+        if let Some(bound) = listeners.find(same) {
+            bound.flows.extend(flows);
+        }
+    }
+
+    fn errands(&self) -> Vec<mpsc::Sender<Errand>> {
+        let state = self.state();
+        let workers = state.workers.iter();
+        workers.map(|worker| worker.errands.clone()).collect()
+    }
+
     /// Resolves when every worker has answered: `false` when one has ended.
     pub async fn answers(&self) -> bool {
-        let workers: Vec<_> = self
-            .state()
-            .workers
-            .iter()
-            .map(|w| w.errands.clone())
-            .collect();
-        for worker in workers {
+        for worker in self.errands() {
             let (reply, answer) = oneshot::channel();
             if worker.send(Errand::Answer(reply)).await.is_err() || answer.await.is_err() {
                 return false;
@@ -249,10 +291,14 @@ impl Proxy {
     }
 
     fn open(&self, bound: &mut Bound, workers: &[worker::Handle]) -> IoResult<()> {
+        let mut flows = std::mem::take(&mut bound.flows);
         // Inherited sockets may be more than workers: none is left out.
-        for (socket, worker) in bound.sockets.drain(..).zip(workers.iter().cycle()) {
+        let sockets = bound.sockets.drain(..).enumerate();
+        for ((place, socket), worker) in sockets.zip(workers.iter().cycle()) {
+            let of_socket = flows.extract_if(.., |flow| flow.known.place == place);
+            let of_socket = (place, of_socket.collect());
             let opened = Opened {
-                socket: listen(socket, bound.kind)?,
+                socket: listen(socket, bound.kind, of_socket)?,
                 state: Arc::clone(&bound.state),
                 accepting: OpenConnections::begin_accepting(&self.shared),
             };
@@ -459,6 +505,7 @@ fn bind_new(
                 }),
                 sockets,
                 kept,
+                flows: Vec::new(),
             });
         }
     }

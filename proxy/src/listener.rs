@@ -39,6 +39,7 @@ use crate::proxy_protocol::{self, Header};
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
 use crate::tcp;
 use crate::tcp::names::Names;
+use crate::udp::legacy::LeftFlow;
 use crate::udp::{self, UdpRule};
 use crate::worker::{Worker, note_panic};
 
@@ -140,7 +141,8 @@ pub(crate) struct Opened {
 
 pub(crate) enum Listening {
     Stream(std::net::TcpListener),
-    Datagram(std::net::UdpSocket),
+    /// Its place among its address's sockets, and the flows that an earlier process left there.
+    Datagram(std::net::UdpSocket, (usize, Vec<LeftFlow>)),
 }
 
 /// One socket for each of `count` workers, bound and not yet listening. With port 0 all get the
@@ -194,9 +196,14 @@ fn stream_socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-pub(crate) fn listen(socket: Socket, kind: SocketKind) -> io::Result<Listening> {
+/// `of_socket`: see [`Listening::Datagram`].
+pub(crate) fn listen(
+    socket: Socket,
+    kind: SocketKind,
+    of_socket: (usize, Vec<LeftFlow>),
+) -> io::Result<Listening> {
     if kind == SocketKind::Datagram {
-        return Ok(Listening::Datagram(socket.into()));
+        return Ok(Listening::Datagram(socket.into(), of_socket));
     }
     socket.listen(BACKLOG)?;
     Ok(Listening::Stream(socket.into()))
@@ -216,8 +223,8 @@ pub(crate) async fn accept(opened: Opened, worker: Rc<Worker>) {
     } = opened;
     let socket = match socket {
         Listening::Stream(socket) => socket,
-        Listening::Datagram(socket) => {
-            return Box::pin(udp::run(socket, state, worker, accepting)).await;
+        Listening::Datagram(socket, of_socket) => {
+            return Box::pin(udp::run(socket, of_socket, state, worker, accepting)).await;
         }
     };
     let mut connections = JoinSet::new();

@@ -1,7 +1,7 @@
 //! Lets those who move little, again and again, go a few at a time: a thousand bodies that each bring a byte
 //! at the same moment are not to stand, all together, in front of one request.
 //!
-//! Each exchange and tunnel asks its [`Pace`] before it moves anything. Who has just begun, or moves much,
+//! Each exchange, tunnel and TCP session asks its [`Pace`] before it moves anything. Who has just begun, or moves much,
 //! passes at once; who drips passes as one of [`PASSES`] a turn, in the order of asking. Nobody is refused, and
 //! nothing is kept back while there are few. Knows no socket and no clock. Belongs to one thread; [`run`] is
 //! its task, and on a thread without it everybody passes.
@@ -28,7 +28,7 @@ struct Gate {
     /// Who passes without waiting, until the turn ends.
     free: u64,
     served: u64,
-    /// The one in front has the number `served`. One for each exchange or tunnel at most, but for those that
+    /// The one in front has the number `served`. One for each exchange, tunnel or session at most, but for those that
     /// ended while they waited, which leave with their turn.
     waiting: VecDeque<Waker>,
 }
@@ -113,7 +113,7 @@ impl Drop for Ending {
     }
 }
 
-/// How much one exchange or tunnel moves.
+/// How much one exchange, tunnel or session moves.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// When it was last woken.

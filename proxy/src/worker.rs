@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -18,13 +18,14 @@ use crate::http::connect::{Connections, SWEEP_EVERY};
 use crate::http::h1::held::HeldHeads;
 use crate::http::mirror::UnderWay;
 use crate::io::outbox;
-use crate::listener::{Opened, accept};
+use crate::listener::{ListenerState, Opened, accept};
 use crate::pace;
 use crate::shared::{Phase, Shared};
 use crate::signal::Signal;
 use crate::tcp::relay::Kit;
 use crate::tcp::watch::Watch;
 use crate::udp;
+use crate::udp::legacy::{FLOWS_LEFT_MAX, LeftFlow};
 use crate::upstream::Endpoints;
 
 /// Errands waiting for one worker. A worker takes them up within milliseconds; were it full, a new
@@ -36,7 +37,12 @@ pub(crate) enum Errand {
     Listen(Opened),
     /// Is it alive?
     Answer(oneshot::Sender<()>),
+    /// What would a successor need to know of its UDP flows?
+    LeaveFlows(oneshot::Sender<Vec<Leaving>>),
 }
+
+/// The UDP flows of one socket on their way to a successor.
+pub(crate) type Leaving = (Arc<ListenerState>, Vec<LeftFlow>);
 
 /// What everything on one worker's thread can reach.
 pub(crate) struct Worker {
@@ -60,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) watch: Watch,
     /// Datagrams that are being carried.
     pub(crate) batch: RefCell<udp::Batch>,
+    /// One for each UDP socket that it has.
+    pub(crate) relays: RefCell<Vec<Weak<udp::Relay>>>,
 }
 
 /// The other threads' end of a worker.
@@ -125,6 +133,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
         kit: Kit::default(),
         watch: Watch::default(),
         batch: RefCell::default(),
+        relays: RefCell::default(),
         shared,
     });
     let mut phase = worker.shared.phase.subscribe();
@@ -144,6 +153,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
                 }
                 // An error means that whoever asked has left.
                 Errand::Answer(reply) => _ = reply.send(()),
+                Errand::LeaveFlows(reply) => _ = reply.send(worker.leave_flows()),
             },
             Some(ended) = listeners.join_next() => note_panic(ended),
             _ = sweep.tick() => {
@@ -166,6 +176,21 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
         }
     }
     listeners.shutdown().await;
+}
+
+impl Worker {
+    fn leave_flows(&self) -> Vec<Leaving> {
+        let mut left = FLOWS_LEFT_MAX;
+        let relays = self.relays.borrow();
+        let relays = relays.iter().filter_map(Weak::upgrade);
+        relays
+            .map(|relay| {
+                let flows = relay.leave(left);
+                left -= flows.len();
+                (Arc::clone(relay.listener()), flows)
+            })
+            .collect()
+    }
 }
 
 /// A panic is our own fault and ends one task only.

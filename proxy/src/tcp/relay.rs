@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::splice::{Pipe, Pipes};
 use crate::alarm::Alarm;
 use crate::clock;
+use crate::pace::Pace;
 
 /// Bytes read at once while copying, and so what a session whose receiver is slow holds a
 /// direction: fewer than 16 KiB cost less to copy than to splice.
@@ -99,11 +100,13 @@ pub(crate) async fn run(
         patience.until.map_or(idle, |until| until.min(idle))
     };
     let mut alarm = Alarm::default();
+    let mut pace = Pace::default();
     poll_fn(|cx| {
         if stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ended::Stopped);
         }
         let before = moved.total();
+        ready!(pace.poll(cx, before));
         let upward = up.poll(cx, client, endpoint, kit, &mut moved.from_client);
         let downward = down.poll(cx, endpoint, client, kit, &mut moved.from_endpoint);
         if moved.total() != before {

@@ -46,6 +46,23 @@ pub(crate) struct FlowId {
     serial: u64,
 }
 
+/// How far a flow's client has shown that it is where it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trust {
+    /// The endpoint has answered.
+    pub(crate) answered: bool,
+    /// The client spoke after that.
+    pub(crate) proven: bool,
+}
+
+/// What a flow has been so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// When its client spoke last.
+    pub(crate) heard: Instant,
+    pub(crate) trust: Trust,
+}
+
 /// Why there is no room, and nobody who could make way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
@@ -72,8 +89,7 @@ struct Slot<T> {
     key: FlowKey,
     serial: u64,
     heard: Instant,
-    answered: bool,
-    proven: bool,
+    trust: Trust,
     /// Neighbours in each [`Line`] that it stands in, indexed by [`Kind`].
     links: [Links; 3],
     flow: T,
@@ -142,14 +158,20 @@ impl<T> FlowTable<T> {
     /// A client's first datagram. Whoever [`FlowTable::make_way`] named is gone by now, as is an
     /// earlier flow of this key.
     pub(crate) fn open(&mut self, now: Instant, key: FlowKey, flow: T) -> FlowId {
+        let trust = Trust::default();
+        self.adopt(Past { heard: now, trust }, key, flow)
+    }
+
+    /// A flow that was known elsewhere. Those whose clients were silent longest come first.
+    pub(crate) fn adopt(&mut self, past: Past, key: FlowKey, flow: T) -> FlowId {
         let serial = self.next_serial;
         self.next_serial += 1;
+        let Past { heard, trust } = past;
         let place = self.slots.insert(Slot {
             key,
             serial,
-            heard: now,
-            answered: false,
-            proven: false,
+            heard,
+            trust,
             links: [Links::default(); 3],
             flow,
         });
@@ -159,10 +181,22 @@ impl<T> FlowTable<T> {
             .entry(ClientNet::of(key.client.ip()))
             .or_default();
         client.flows += 1;
-        client.unproven.push(&mut self.slots, Kind::OfClient, place);
         self.all.push(&mut self.slots, Kind::All, place);
-        self.unproven.push(&mut self.slots, Kind::Unproven, place);
+        if !trust.proven {
+            client.unproven.push(&mut self.slots, Kind::OfClient, place);
+            self.unproven.push(&mut self.slots, Kind::Unproven, place);
+        }
         FlowId { place, serial }
+    }
+
+    /// All flows, those first whose clients spoke last.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = (FlowKey, Past, &T)> {
+        let slot = |place: Option<usize>| self.slots.get(place?);
+        let before = move |later: &&Slot<T>| slot(later.links[Kind::All as usize].before);
+        std::iter::successors(slot(self.all.back), before).map(|slot| {
+            let (heard, trust) = (slot.heard, slot.trust);
+            (slot.key, Past { heard, trust }, &slot.flow)
+        })
     }
 
     /// The client sent another datagram.
@@ -171,9 +205,9 @@ impl<T> FlowTable<T> {
             return;
         };
         slot.heard = now;
-        let (was_proven, client) = (slot.proven, slot.key.client);
-        slot.proven |= slot.answered;
-        let is_proven = slot.proven;
+        let (was_proven, client) = (slot.trust.proven, slot.key.client);
+        slot.trust.proven |= slot.trust.answered;
+        let is_proven = slot.trust.proven;
         let place = id.place;
         self.all.unlink(&mut self.slots, Kind::All, place);
         self.all.push(&mut self.slots, Kind::All, place);
@@ -196,7 +230,7 @@ impl<T> FlowTable<T> {
     /// The endpoint sent a datagram.
     pub(crate) fn answered(&mut self, id: FlowId) {
         if let Some(slot) = self.slot(id) {
-            slot.answered = true;
+            slot.trust.answered = true;
         }
     }
 
@@ -216,7 +250,7 @@ impl<T> FlowTable<T> {
 
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<(FlowKey, T)> {
         let slot = self.slot(id)?;
-        let (key, was_proven) = (slot.key, slot.proven);
+        let (key, was_proven) = (slot.key, slot.trust.proven);
         let place = id.place;
         self.all.unlink(&mut self.slots, Kind::All, place);
         if !was_proven {

@@ -5,10 +5,11 @@
 //! [`flow`].
 
 mod flow;
+pub(crate) mod legacy;
 mod metrics;
 mod outcome;
 mod relay;
 mod socket;
 
-pub(crate) use relay::{UdpRule, run};
+pub(crate) use relay::{Relay, UdpRule, run};
 pub(crate) use socket::{Batch, note_destinations, open};

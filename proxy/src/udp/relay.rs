@@ -6,19 +6,22 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_model::{Failure, Observation, Outcome, Snapshot, Source, Target, Verdict};
+use sealane_model::{Endpoint, Failure, Observation, Outcome, Snapshot, Source, Target, Verdict};
 use sealane_steering::{ClientPlace, How};
 use smallvec::SmallVec;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::flow::{FlowId, FlowKey, FlowLimits, FlowTable, Full};
+use super::flow::{FlowId, FlowKey, FlowLimits, FlowTable, Full, Past};
+use super::legacy::{Known, LeftFlow};
 use super::metrics::{Dropped, FlowMetrics, Move};
 use super::outcome::{End, Flow, Tally};
 use super::socket::{self, Datagram};
@@ -27,6 +30,7 @@ use crate::config::{Destination, FlowRule, OnDown};
 use crate::listener::ListenerState;
 use crate::random;
 use crate::shared::{AcceptingGuard, OpenConnections, Phase};
+use crate::upstream::sticky::{Home, stay};
 use crate::upstream::{NoEndpoint, SelectAsk, Selected, Tried, hash_of_client, select};
 use crate::worker::{Worker, note_panic};
 
@@ -75,9 +79,11 @@ impl UdpRule {
 }
 
 /// Carries until the listener is removed, or the proxy drains and no flow is left. Dropping it cuts
-/// the flows off.
+/// the flows off. `place`: of the socket among those of its address. `left`: what an earlier process had
+/// there, as a first step.
 pub(crate) async fn run(
     socket: std::net::UdpSocket,
+    (place, left): (usize, Vec<LeftFlow>),
     state: Arc<ListenerState>,
     worker: Rc<Worker>,
     accepting: AcceptingGuard,
@@ -91,16 +97,25 @@ pub(crate) async fn run(
     };
     let relay = Rc::new(Relay {
         socket,
+        place,
         worker,
         state,
         rule: RefCell::new(rule),
         flows: RefCell::default(),
     });
-    relay.run(accepting).await;
+    relay
+        .worker
+        .relays
+        .borrow_mut()
+        .retain(|relay| relay.strong_count() > 0);
+    let known = Rc::downgrade(&relay);
+    relay.worker.relays.borrow_mut().push(known);
+    relay.run(left, accepting).await;
 }
 
-struct Relay {
+pub(crate) struct Relay {
     socket: UdpSocket,
+    place: usize,
     worker: Rc<Worker>,
     state: Arc<ListenerState>,
     rule: RefCell<Arc<UdpRule>>,
@@ -108,11 +123,12 @@ struct Relay {
 }
 
 impl Relay {
-    async fn run(self: Rc<Self>, accepting: AcceptingGuard) {
+    async fn run(self: Rc<Self>, left: Vec<LeftFlow>, accepting: AcceptingGuard) {
         let mut accepting = Some(accepting);
         let mut closing = self.state.closing.subscribe();
         let mut phase = self.worker.shared.phase.subscribe();
         let mut answers = JoinSet::new();
+        self.adopt(left, &mut answers);
         loop {
             let serving = accepting.is_some();
             tokio::select! {
@@ -132,6 +148,46 @@ impl Relay {
             if accepting.is_none() && self.flows.borrow().len() == 0 {
                 return;
             }
+        }
+    }
+
+    /// Whose flows these are.
+    pub(crate) fn listener(&self) -> &Arc<ListenerState> {
+        &self.state
+    }
+
+    /// Duplicates of the flows for a successor, those first whose clients spoke last: up to `max`, and as
+    /// many as there are descriptors for. The flows go on here until this process steps aside.
+    pub(crate) fn leave(&self, max: usize) -> Vec<LeftFlow> {
+        let (flows, now) = (self.flows.borrow(), clock::now());
+        let left = flows.newest().take(max).map_while(|(key, past, flow)| {
+            let socket = SockRef::from(&*flow.socket).try_clone().ok()?;
+            let known = Known {
+                place: self.place,
+                key,
+                number: flow.key,
+                silent: now.saturating_duration_since(past.heard),
+                trust: past.trust,
+                received: flow.tally.received,
+                sent: flow.tally.sent,
+                address: flow.selected.address,
+                region: flow.selected.region_name.to_string(),
+            };
+            Some(LeftFlow {
+                known,
+                socket: socket.into(),
+            })
+        });
+        left.collect()
+    }
+
+    fn adopt(self: &Rc<Self>, mut left: Vec<LeftFlow>, answers: &mut JoinSet<()>) {
+        left.sort_by_key(|flow| std::cmp::Reverse(flow.known.silent));
+        let world = self.worker.shared.world.load();
+        let mut flows = self.flows.borrow_mut();
+        let mut turn = self.turn(&mut flows, &world, true, answers);
+        for flow in left {
+            turn.adopt(flow);
         }
     }
 
@@ -165,21 +221,32 @@ impl Relay {
             received => received?,
         }
         let world = self.worker.shared.world.load();
-        let mut turn = Turn {
-            relay: self,
-            flows: &mut self.flows.borrow_mut(),
-            rule: self.rule(),
-            world: &world,
-            now: clock::now(),
-            serving,
-            answers,
-        };
+        let mut flows = self.flows.borrow_mut();
+        let mut turn = self.turn(&mut flows, &world, serving, answers);
         for (datagram, bytes) in batch.datagrams() {
             if let Err(why) = turn.carry(datagram, bytes) {
                 turn.rule.metrics.dropped(why);
             }
         }
         Ok(())
+    }
+
+    fn turn<'a>(
+        self: &'a Rc<Self>,
+        flows: &'a mut FlowTable<Flow>,
+        world: &'a Snapshot,
+        serving: bool,
+        answers: &'a mut JoinSet<()>,
+    ) -> Turn<'a> {
+        Turn {
+            relay: self,
+            flows,
+            rule: self.rule(),
+            world,
+            now: clock::now(),
+            serving,
+            answers,
+        }
     }
 
     fn idle(&self, serving: bool) -> Duration {
@@ -347,9 +414,7 @@ impl Turn<'_> {
             Full::Client => Dropped::ClientLimit,
             Full::Table => Dropped::Limit,
         })?;
-        let shared = &self.relay.worker.shared;
-        let rules = shared.rules.load();
-        let place = ClientPlace::locate(key.client.ip(), How::Connection, &rules.config.geo);
+        let place = self.locate(&key);
         let number = random::number();
         let selected = self.select(&place, number, &[]).map_err(|none| {
             tracing::debug!(client = %key.client, "no endpoint for a datagram: {none}");
@@ -359,7 +424,29 @@ impl Turn<'_> {
         if let Some((_, flow)) = makes_way.and_then(|id| self.flows.remove(id)) {
             end(flow, End::Evicted);
         }
-        let flow = Flow {
+        let flow = self.begin(&key, place, number, selected, socket);
+        let id = self.flows.open(self.now, key, flow);
+        self.begin_answers(id);
+        Ok(id)
+    }
+
+    fn locate(&self, key: &FlowKey) -> ClientPlace {
+        let rules = self.relay.worker.shared.rules.load();
+        ClientPlace::locate(key.client.ip(), How::Connection, &rules.config.geo)
+    }
+
+    fn begin(
+        &self,
+        key: &FlowKey,
+        place: ClientPlace,
+        number: u64,
+        selected: Selected,
+        socket: Rc<UdpSocket>,
+    ) -> Flow {
+        let shared = &self.relay.worker.shared;
+        self.rule.metrics.opened.increment(1);
+        self.rule.metrics.open.increment(1);
+        Flow {
             rule: Arc::clone(&self.rule),
             client: key.client,
             place,
@@ -374,12 +461,53 @@ impl Turn<'_> {
             tally: Tally::default(),
             end: End::CutOff,
             _open: OpenConnections::begin_flow(shared),
+        }
+    }
+
+    /// Goes on with an earlier process's flow, if its endpoint is still one that serves: else the client's
+    /// next datagram begins a new one.
+    fn adopt(&mut self, left: LeftFlow) {
+        let LeftFlow { known, socket } = left;
+        let place = self.locate(&known.key);
+        let is_known = self.flows.find(&known.key).is_some();
+        let room = self.flows.make_way(&known.key, &self.rule.limits);
+        if is_known || !matches!(room, Ok(None)) {
+            return;
+        }
+        let Some(selected) = self.stay(&place, &known) else {
+            return;
         };
-        self.rule.metrics.opened.increment(1);
-        self.rule.metrics.open.increment(1);
-        let id = self.flows.open(self.now, key, flow);
+        let socket = match UdpSocket::from_std(socket.into()) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => return tracing::debug!("no socket for a flow: {error}"),
+        };
+        let mut flow = self.begin(&known.key, place, known.number, selected, socket);
+        flow.tally.received = known.received;
+        flow.tally.sent = known.sent;
+        let past = Past {
+            heard: self.now.checked_sub(known.silent).unwrap_or(self.now),
+            trust: known.trust,
+        };
+        let id = self.flows.adopt(past, known.key, flow);
         self.begin_answers(id);
-        Ok(id)
+    }
+
+    /// The endpoint that the flow had.
+    fn stay(&self, place: &ClientPlace, known: &Known) -> Option<Selected> {
+        let pool = self.rule.to.pool;
+        let mut endpoints = self.world.topology.endpoints();
+        let had = endpoints.find(|endpoint| {
+            let region = self.world.topology.region(endpoint.region);
+            endpoint.pool == pool
+                && region.is_some_and(|region| *region.name == *known.region)
+                && has_address(self.world, endpoint, known.address)
+        })?;
+        let home = Home::Endpoint(had.id, known.number);
+        let hash = hash_of_client(&self.rule.to.balance, place.address);
+        let ask = self.ask(place, hash.unwrap_or(known.number), hash, &[]);
+        let mut selected = stay(self.world, &self.relay.worker.endpoints, &ask, home)?;
+        selected.address = known.address;
+        (selected.endpoint == had.id).then_some(selected)
     }
 
     fn begin_answers(&mut self, id: FlowId) {
@@ -399,12 +527,23 @@ impl Turn<'_> {
         tried: &[Tried],
     ) -> Result<Selected, NoEndpoint> {
         let hash = hash_of_client(&self.rule.to.balance, place.address);
-        let ask = SelectAsk {
+        let ask = self.ask(place, hash.unwrap_or(key), hash, tried);
+        select(self.world, &self.relay.worker.endpoints, &ask)
+    }
+
+    fn ask<'b>(
+        &'b self,
+        place: &'b ClientPlace,
+        key: u64,
+        hash: Option<u64>,
+        tried: &'b [Tried],
+    ) -> SelectAsk<'b> {
+        SelectAsk {
             pool: self.rule.to.pool,
             policy: &self.rule.to.steering,
             balance: &self.rule.to.balance,
             place,
-            key: hash.unwrap_or(key),
+            key,
             hash,
             random: random::number(),
             may_shed: false,
@@ -412,8 +551,7 @@ impl Turn<'_> {
             // The next datagram goes elsewhere.
             repeatable: true,
             tried,
-        };
-        select(self.world, &self.relay.worker.endpoints, &ask)
+        }
     }
 
     fn connect(&self, selected: &Selected) -> Result<UdpSocket, Dropped> {
@@ -520,17 +658,19 @@ fn tried(selected: &Selected) -> Tried {
 
 /// The endpoint exists and still has the address that the flow sends to.
 fn is_there(world: &Snapshot, selected: &Selected) -> bool {
-    let Some(endpoint) = world.topology.endpoint(selected.endpoint) else {
-        return false;
-    };
+    let endpoint = world.topology.endpoint(selected.endpoint);
+    endpoint.is_some_and(|endpoint| has_address(world, endpoint, selected.address))
+}
+
+fn has_address(world: &Snapshot, endpoint: &Endpoint, wanted: SocketAddr) -> bool {
     let known = world
-        .endpoint(selected.endpoint)
+        .endpoint(endpoint.id)
         .map_or(&[][..], |health| &health.addresses);
     if !known.is_empty() {
-        return known.contains(&selected.address);
+        return known.contains(&wanted);
     }
     match endpoint.target {
-        Target::Address(address) => address == selected.address,
+        Target::Address(address) => address == wanted,
         // Not resolved at the moment.
         Target::Host { .. } => true,
     }
