@@ -1042,7 +1042,8 @@ fn names_of_a_zone_lie_in_it() {
         &[
             "4:44: this is no data of a record of type A: \"300.1.1.1\" is not an IPv4 address",
             "4:74: \"X\" is no record type that can be served here; there are SOA, NS, A, AAAA, \
-             CNAME, DNAME, MX, TXT, CAA, SRV, PTR and DS",
+             CNAME, DNAME, MX, TXT, CAA, SRV, PTR, DS, SVCB, HTTPS, LOC, TLSA, SMIMEA, SSHFP, NAPTR, URI, \
+             HINFO, RP, AFSDB, KX, CERT, OPENPGPKEY and TYPE followed by a number",
             "4:89: a record has either `value` or `values`",
         ],
     );

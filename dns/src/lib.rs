@@ -25,8 +25,11 @@ pub mod metrics;
 mod serve;
 mod server;
 
+mod loc;
 pub mod name;
 pub mod record;
+mod record_kind;
+mod svcb;
 pub mod wire;
 mod zone_file;
 

@@ -6,10 +6,14 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use sealane_model::Ttl;
 
 use crate::name::{Name, NameError, unescape};
+use crate::record_kind::{self, Field, is_unwritable, numbered, words};
 use crate::wire::rtype;
+use crate::{loc, svcb};
 
 pub use crate::zone_file::{ZoneFile, ZoneFileError, parse_zone_file};
 
@@ -26,7 +30,10 @@ pub struct Record {
 /// Why a record's data was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    #[error("{rtype:?} is no record type that can be served here; there are {SUPPORTED}")]
+    #[error(
+        "{rtype:?} is no record type that can be served here; there are {}",
+        words()
+    )]
     UnknownType { rtype: String },
     #[error("{rtype} needs {expected}")]
     Missing {
@@ -51,9 +58,6 @@ pub enum RecordError {
     #[error("the data is longer than 65,535 octets")]
     TooLong,
 }
-
-/// The types that can be served, for messages.
-const SUPPORTED: &str = "SOA, NS, A, AAAA, CNAME, DNAME, MX, TXT, CAA, SRV, PTR and DS";
 
 impl Record {
     /// Reads `data` in the form of RFC 1035 §5.1; relative names are completed by `origin`.
@@ -111,28 +115,10 @@ impl Record {
 }
 
 pub(crate) fn type_named(word: &str) -> Result<u16, RecordError> {
-    let types = [
-        ("SOA", rtype::SOA),
-        ("NS", rtype::NS),
-        ("A", rtype::A),
-        ("AAAA", rtype::AAAA),
-        ("CNAME", rtype::CNAME),
-        ("DNAME", rtype::DNAME),
-        ("MX", rtype::MX),
-        ("TXT", rtype::TXT),
-        ("CAA", rtype::CAA),
-        ("SRV", rtype::SRV),
-        ("PTR", rtype::PTR),
-        ("DS", rtype::DS),
-    ];
-    let known = types
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(word));
-    known
-        .map(|(_, rtype)| *rtype)
-        .ok_or_else(|| RecordError::UnknownType {
-            rtype: word.to_owned(),
-        })
+    let number = numbered(word).filter(|number| !is_unwritable(*number));
+    number.ok_or_else(|| RecordError::UnknownType {
+        rtype: word.to_owned(),
+    })
 }
 
 /// One word of a record, escapes still in place.
@@ -225,7 +211,7 @@ pub(crate) fn data_from_tokens(
     origin: &Name,
 ) -> Result<Vec<u8>, (usize, RecordError)> {
     let mut reader = DataReader {
-        rtype: rtype::name(kind),
+        rtype: record_kind::kind(kind).map_or("TYPE", |kind| kind.word),
         tokens,
         next: 0,
         origin,
@@ -272,12 +258,127 @@ impl<'a> DataReader<'_, 'a> {
             rtype::CAA => self.caa()?,
             rtype::SOA => self.soa()?,
             rtype::DS => self.ds()?,
-            _ => {
-                let rtype = format!("TYPE{kind}");
-                return Err(RecordError::UnknownType { rtype });
+            rtype::SVCB | rtype::HTTPS => self.service()?,
+            rtype::LOC => self.location()?,
+            kind => match record_kind::kind(kind) {
+                Some(kind) => self.fields(kind.fields)?,
+                None => self.generic()?,
+            },
+        }
+        Ok(())
+    }
+
+    fn fields(&mut self, fields: &[Field]) -> Result<(), RecordError> {
+        for field in fields {
+            match *field {
+                Field::U8(expected) => {
+                    let number: u8 = self.parsed(expected)?;
+                    self.wire.push(number);
+                }
+                Field::U16(expected) => self.u16(expected)?,
+                Field::Name(expected) => self.name(expected)?,
+                Field::Text(expected) => self.text(expected)?,
+                Field::Rest(expected) => {
+                    let text = unescaped(self.take(expected)?.text)?;
+                    self.wire.extend_from_slice(&text);
+                }
+                Field::Hex(expected) => {
+                    let octets = self.rest(expected, hex)?;
+                    self.wire.extend_from_slice(&octets);
+                }
+                Field::Base64(expected) => {
+                    let octets = self.rest(expected, |text| BASE64.decode(text).ok())?;
+                    self.wire.extend_from_slice(&octets);
+                }
             }
         }
         Ok(())
+    }
+
+    /// RFC 3597 §5: `\# LENGTH HEX`.
+    fn generic(&mut self) -> Result<(), RecordError> {
+        let mark = self.take("\\# and a length, as types without a reader are written")?;
+        if mark.text != "\\#" {
+            return Err(RecordError::Unexpected {
+                found: mark.text.to_owned(),
+                expected: "\\#, with which data of types without a reader begins",
+            });
+        }
+        let length: u16 = self.parsed("a length (0 to 65535)")?;
+        let octets = if length == 0 {
+            Vec::new()
+        } else {
+            self.rest("octets in hexadecimal digits", hex)?
+        };
+        if octets.len() != usize::from(length) {
+            return Err(RecordError::Unexpected {
+                found: length.to_string(),
+                expected: "the number of octets that follow",
+            });
+        }
+        self.wire.extend_from_slice(&octets);
+        Ok(())
+    }
+
+    /// RFC 9460 §2.1: a priority, a target, and parameters.
+    fn service(&mut self) -> Result<(), RecordError> {
+        let priority: u16 = self.parsed("a priority (0 to 65535; 0 makes an alias)")?;
+        self.wire.extend_from_slice(&priority.to_be_bytes());
+        self.name("a target's name")?;
+        let mut params = svcb::Params::new();
+        while let Some(token) = self.tokens.get(self.next) {
+            self.next += 1;
+            let mut text = token.text.to_owned();
+            // In `alpn="h2,h3"` the quotes begin a word of their own.
+            if let Some(quoted) = self.tokens.get(self.next)
+                && text.ends_with('=')
+                && quoted.quoted
+                && quoted.at == token.at + token.text.len()
+            {
+                self.next += 1;
+                text.push_str(quoted.text);
+            }
+            svcb::add(&mut params, &text)?;
+        }
+        if priority == 0 && !params.is_empty() {
+            return Err(RecordError::Unexpected {
+                found: "0".to_owned(),
+                expected: "a priority of a record with parameters (RFC 9460 section 2.4.2)",
+            });
+        }
+        svcb::check(&params)?;
+        svcb::write(&params, &mut self.wire);
+        Ok(())
+    }
+
+    fn location(&mut self) -> Result<(), RecordError> {
+        self.take("a place, such as 52 31 0 N 13 24 36 E 34m")?;
+        let words: Vec<&str> = self.tokens.iter().map(|token| token.text).collect();
+        self.next = self.tokens.len();
+        let wire = loc::wire(&words).ok_or_else(|| RecordError::Unexpected {
+            found: words.join(" "),
+            expected: "a place, such as 52 31 0 N 13 24 36 E 34m",
+        })?;
+        self.wire.extend_from_slice(&wire);
+        Ok(())
+    }
+
+    /// All words that are left, together.
+    fn rest(
+        &mut self,
+        expected: &'static str,
+        read: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Vec<u8>, RecordError> {
+        let mut text = self.take(expected)?.text.to_owned();
+        while let Some(more) = self.tokens.get(self.next) {
+            text.push_str(more.text);
+            self.next += 1;
+        }
+        let octets = read(&text).filter(|octets| !octets.is_empty());
+        octets.ok_or(RecordError::Unexpected {
+            found: text,
+            expected,
+        })
     }
 
     fn take(&mut self, expected: &'static str) -> Result<Token<'a>, RecordError> {
@@ -312,17 +413,21 @@ impl<'a> DataReader<'_, 'a> {
 
     fn texts(&mut self) -> Result<(), RecordError> {
         loop {
-            let token = self.take("a text in quotes")?;
-            let text = unescaped(token.text)?;
-            let Ok(length) = u8::try_from(text.len()) else {
-                return Err(RecordError::TextTooLong { length: text.len() });
-            };
-            self.wire.push(length);
-            self.wire.extend_from_slice(&text);
+            self.text("a text in quotes")?;
             if self.next == self.tokens.len() {
                 return Ok(());
             }
         }
+    }
+
+    fn text(&mut self, expected: &'static str) -> Result<(), RecordError> {
+        let text = unescaped(self.take(expected)?.text)?;
+        let Ok(length) = u8::try_from(text.len()) else {
+            return Err(RecordError::TextTooLong { length: text.len() });
+        };
+        self.wire.push(length);
+        self.wire.extend_from_slice(&text);
+        Ok(())
     }
 
     /// RFC 8659 §4.1: flags, tag, and a value that goes to the end.
@@ -446,7 +551,7 @@ pub(crate) fn seconds(text: &str) -> Option<Ttl> {
     (total <= Ttl::MAX).then(|| Ttl::from_secs(total))
 }
 
-fn unescaped(text: &str) -> Result<Vec<u8>, RecordError> {
+pub(crate) fn unescaped(text: &str) -> Result<Vec<u8>, RecordError> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((octet, after)) = rest.split_first() {
@@ -543,7 +648,30 @@ mod tests {
             (
                 "WKS",
                 "x",
-                "\"WKS\" is no record type that can be served here; there are SOA, NS, A, AAAA, CNAME, DNAME, MX, TXT, CAA, SRV, PTR and DS",
+                "\"WKS\" is no record type that can be served here; there are SOA, NS, A, AAAA, CNAME, DNAME, MX, TXT, CAA, SRV, PTR, DS, SVCB, HTTPS, LOC, TLSA, SMIMEA, SSHFP, NAPTR, URI, HINFO, RP, AFSDB, KX, CERT, OPENPGPKEY and TYPE followed by a number",
+            ),
+            ("TLSA", "3 1 1 xyz", "\"xyz\" is not certificate data"),
+            ("TLSA", "3 1 256 ab", "\"256\" is not a matching type"),
+            ("SSHFP", "4 2", "SSHFP needs a fingerprint"),
+            (
+                "LOC",
+                "91 N 0 E 0",
+                "\"91 N 0 E 0\" is not a place, such as 52 31 0 N 13 24 36 E 34m",
+            ),
+            (
+                "TYPE4711",
+                "abc",
+                "\"abc\" is not \\#, with which data of types without a reader begins",
+            ),
+            (
+                "TYPE4711",
+                r"\# 3 abcd",
+                "\"3\" is not the number of octets that follow",
+            ),
+            (
+                "TYPE4711",
+                r"\# 0 ab",
+                "\"ab\" follows the end of the TYPE data",
             ),
         ];
         for (rtype, data, message) in cases {
@@ -553,6 +681,50 @@ mod tests {
                 "{rtype} {data}"
             );
         }
+    }
+
+    #[test]
+    fn the_rarer_types_are_read_into_their_wire_form() {
+        let cases: [(&str, &str, &[u8]); 15] = [
+            ("DNAME", "other.", b"\x05other\0"),
+            ("TLSA", "3 1 1 00ff AB", b"\x03\x01\x01\0\xff\xab"),
+            ("SMIMEA", "3 0 0 01", b"\x03\0\0\x01"),
+            ("SSHFP", "4 2 0123", b"\x04\x02\x01\x23"),
+            (
+                "NAPTR",
+                r#"100 50 "s" "SIP+D2U" "" _sip._udp"#,
+                b"\0\x64\0\x32\x01s\x07SIP+D2U\0\x04_sip\x04_udp\x07example\x04test\0",
+            ),
+            (
+                "URI",
+                r#"10 1 "ftp://f.example/a""#,
+                b"\0\x0a\0\x01ftp://f.example/a",
+            ),
+            ("HINFO", r#""RFC8482" """#, b"\x07RFC8482\0"),
+            ("RP", "a.b.test. .", b"\x01a\x01b\x04test\0\0"),
+            ("AFSDB", "1 x.", b"\0\x01\x01x\0"),
+            ("KX", "1 x.", b"\0\x01\x01x\0"),
+            ("CERT", "1 2 3 AQID", b"\0\x01\0\x02\x03\x01\x02\x03"),
+            ("OPENPGPKEY", "AQ ID", b"\x01\x02\x03"),
+            ("TYPE65280", r"\# 4 C000 0201", b"\xc0\0\x02\x01"),
+            ("type731", r"\# 0", b""),
+            // RFC 1876 §4 has this place; the octets are those that BIND and NSD make of it.
+            (
+                "LOC",
+                "42 21 54 N 71 06 18 W -24m 30m",
+                b"\0\x33\x16\x13\x89\x17\x2d\xd0\x70\xbe\x15\xf0\0\x98\x8d\x20",
+            ),
+        ];
+        for (rtype, data, wire) in cases {
+            assert_eq!(parse(rtype, data).as_deref(), Ok(wire), "{rtype} {data}");
+        }
+        for made_by_us in [
+            "RRSIG", "NSEC", "TYPE46", "TYPE41", "TYPE0", "TYPE255", "AXFR",
+        ] {
+            assert!(parse(made_by_us, r"\# 1 00").is_err(), "{made_by_us}");
+        }
+        // A type that has a reader is read by it, however it is called.
+        assert_eq!(parse("TYPE1", "192.0.2.1"), Ok(vec![192, 0, 2, 1]));
     }
 
     #[test]

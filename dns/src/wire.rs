@@ -11,6 +11,7 @@ pub mod rtype {
     pub const MX: u16 = 15;
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
+    pub const LOC: u16 = 29;
     pub const SRV: u16 = 33;
     pub const DNAME: u16 = 39;
     pub const OPT: u16 = 41;
@@ -20,6 +21,8 @@ pub mod rtype {
     pub const DNSKEY: u16 = 48;
     pub const CDS: u16 = 59;
     pub const CDNSKEY: u16 = 60;
+    pub const SVCB: u16 = 64;
+    pub const HTTPS: u16 = 65;
     pub const IXFR: u16 = 251;
     pub const AXFR: u16 = 252;
     pub const ANY: u16 = 255;
@@ -54,6 +57,9 @@ pub mod rtype {
             DNSKEY => "DNSKEY",
             CDS => "CDS",
             CDNSKEY => "CDNSKEY",
+            LOC => "LOC",
+            SVCB => "SVCB",
+            HTTPS => "HTTPS",
             ANY => "ANY",
             CAA => "CAA",
             _ => "other",

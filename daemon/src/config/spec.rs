@@ -1462,7 +1462,7 @@ shape! {
     RecordSpec {
         /// Relative to the zone; `@` is the zone itself.
         name: Text = required,
-        /// A, AAAA, CAA, CNAME, MX, NS, PTR, SRV or TXT.
+        /// A, AAAA, CNAME, DNAME, MX, NS, PTR, SRV, TXT, CAA, HTTPS, SVCB, TLSA, SSHFP, NAPTR, LOC and others; `TYPE` and a number for the rest (RFC 3597).
         r#type: Text = required,
         /// The zone's `ttl` when left out.
         ttl: TtlText,

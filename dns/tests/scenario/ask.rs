@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use sealane_dns::engine::{Answered, STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX, answer};
 use sealane_dns::name::Name;
 use sealane_dns::record::Record;
-use sealane_dns::wire::rtype;
 use sealane_model::{Snapshot, Ttl};
 
 use super::reply::{Entry, Expected, RCODES, Reply, SECTIONS};
@@ -309,33 +308,35 @@ fn stage_name(stage: &Stage, text: &str) -> Result<Vec<u8>, String> {
 
 fn type_number(word: &str) -> Result<u16, String> {
     let types = [
-        ("A", rtype::A),
-        ("NS", rtype::NS),
-        ("CNAME", rtype::CNAME),
-        ("SOA", rtype::SOA),
-        ("PTR", rtype::PTR),
-        ("HINFO", rtype::HINFO),
-        ("MX", rtype::MX),
-        ("TXT", rtype::TXT),
+        ("A", 1),
+        ("NS", 2),
+        ("CNAME", 5),
+        ("SOA", 6),
+        ("PTR", 12),
+        ("HINFO", 13),
+        ("MX", 15),
+        ("TXT", 16),
+        ("RP", 17),
+        ("AAAA", 28),
         ("LOC", 29),
-        ("AAAA", rtype::AAAA),
-        ("SRV", rtype::SRV),
+        ("SRV", 33),
         ("NAPTR", 35),
         ("DNAME", 39),
-        ("DS", rtype::DS),
+        ("DS", 43),
         ("SSHFP", 44),
         ("RRSIG", 46),
         ("NSEC", 47),
         ("DNSKEY", 48),
         ("TLSA", 52),
+        ("SMIMEA", 53),
         ("SVCB", 64),
         ("HTTPS", 65),
-        ("IXFR", rtype::IXFR),
-        ("AXFR", rtype::AXFR),
+        ("IXFR", 251),
+        ("AXFR", 252),
         ("MAILB", 253),
-        ("ANY", rtype::ANY),
+        ("ANY", 255),
         ("URI", 256),
-        ("CAA", rtype::CAA),
+        ("CAA", 257),
     ];
     let known = types.iter().find(|(name, _)| *name == word);
     let number = known.map(|(_, number)| *number);
