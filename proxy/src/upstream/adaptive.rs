@@ -37,6 +37,10 @@ struct Seen {
     overloads: AtomicU32,
     /// Of latencies in seconds, in millionths.
     logarithms: AtomicI64,
+    /// Of these squared, in millionths.
+    squares: AtomicI64,
+    /// Of latencies in microseconds.
+    micros: AtomicU64,
     loads: AtomicU64,
     /// When it began, in nanoseconds since the origin.
     since: AtomicU64,
@@ -83,6 +87,7 @@ impl Adaptive {
     pub(crate) fn fixed(places: u32) -> Self {
         let bounds = Bounds {
             places,
+            first: places,
             below_first: places,
             queue: queue(places),
             wait: WAIT_MIN,
@@ -128,8 +133,13 @@ impl Adaptive {
     /// An answer's head came.
     pub(crate) fn answered(&self, latency: Duration, load: u32, now: Instant) {
         let seen = &self.seen;
-        seen.logarithms
-            .fetch_add(micro_logarithm(latency), Ordering::Relaxed);
+        let logarithm = micro_logarithm(latency);
+        seen.logarithms.fetch_add(logarithm, Ordering::Relaxed);
+        // Below 2,500 millionths squared: no overflow, however many there are in a window.
+        let square = logarithm * logarithm / 1_000_000;
+        seen.squares.fetch_add(square, Ordering::Relaxed);
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        seen.micros.fetch_add(micros, Ordering::Relaxed);
         seen.loads.fetch_add(load.into(), Ordering::Relaxed);
         seen.samples.fetch_add(1, Ordering::Relaxed);
         self.look(now);
@@ -165,6 +175,8 @@ impl Adaptive {
         let seen = &self.seen;
         let samples = seen.samples.swap(0, Ordering::Relaxed);
         let logarithms = seen.logarithms.swap(0, Ordering::Relaxed);
+        let squares = seen.squares.swap(0, Ordering::Relaxed);
+        let micros = seen.micros.swap(0, Ordering::Relaxed);
         let loads = seen.loads.swap(0, Ordering::Relaxed);
         let crowded = seen.crowded.swap(0, Ordering::Relaxed);
         let overloads = seen.overloads.swap(0, Ordering::Relaxed);
@@ -174,13 +186,20 @@ impl Adaptive {
             return;
         }
         let count = f64::from(samples.max(1));
+        let (mean, square) = (
+            logarithms as f64 / 1e6 / count,
+            squares as f64 / 1e6 / count,
+        );
         #[expect(clippy::cast_precision_loss, reason = "sums of one window")]
         let window = Window {
             samples,
-            latency: (logarithms as f64 / 1e6 / count).exp(),
+            latency: mean.exp(),
+            mean: micros as f64 / 1e6 / count,
+            spread: (square - mean * mean).max(0.0).sqrt(),
             load: loads as f64 / f64::from(samples + overloads),
             crowded,
             overloads,
+            taken: self.gate.taken(),
         };
         gradient.step(now, &window);
         self.gate.set(bounds(gradient));
@@ -197,6 +216,7 @@ fn bounds(gradient: &Gradient) -> Bounds {
     let usual = Duration::from_secs_f64(gradient.baseline());
     Bounds {
         places,
+        first: gradient.limit_of_first(),
         below_first: gradient.limit_below_first(),
         queue: queue(places),
         wait: usual.clamp(WAIT_MIN, WAIT_MAX),

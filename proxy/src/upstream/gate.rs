@@ -7,7 +7,7 @@
 //! The queue is CoDel's idea for servers (Nichols and Jacobson 2012; Facebook, "Fail at Scale"):
 //! while it was empty within the last `wait`, first come, first served, and patience is `wait`; one
 //! that did not empty for so long is no burst but an overload, and then the newest go first, whose
-//! clients are still there, and patience is a twentieth (5 ms of 100). Better tiers go before worse ones,
+//! clients are still there, and patience is a twentieth (5 ms of 100), until nobody had to wait for as long. Better tiers go before worse ones,
 //! and where the queue is full the oldest of the worst makes way.
 
 use std::collections::VecDeque;
@@ -31,7 +31,9 @@ const HASTE: u32 = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) places: u32,
-    /// Of them, those that are not for tier 1 alone.
+    /// How many may be taken with tier 1, where tiers count.
+    pub(crate) first: u32,
+    /// Of the places, those that are not for tier 1 alone.
     pub(crate) below_first: u32,
     pub(crate) queue: u32,
     pub(crate) wait: Duration,
@@ -42,6 +44,7 @@ pub(crate) struct Bounds {
 pub(crate) struct Gate {
     taken: AtomicU32,
     places: AtomicU32,
+    first: AtomicU32,
     below_first: AtomicU32,
     /// As many as `line` holds.
     waiting: AtomicU32,
@@ -91,6 +94,7 @@ impl Gate {
         let gate = Self {
             taken: AtomicU32::new(0),
             places: AtomicU32::new(0),
+            first: AtomicU32::new(0),
             below_first: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             queue: AtomicU32::new(0),
@@ -105,6 +109,7 @@ impl Gate {
     pub(crate) fn set(&self, bounds: Bounds) {
         let wait = u64::try_from(bounds.wait.as_nanos()).unwrap_or(u64::MAX);
         self.places.store(bounds.places, Ordering::Relaxed);
+        self.first.store(bounds.first, Ordering::Relaxed);
         self.below_first
             .store(bounds.below_first, Ordering::Relaxed);
         self.queue
@@ -165,8 +170,11 @@ impl Gate {
     }
 
     fn has_place(&self, tier: Tier, taken: u32) -> bool {
+        if self.by_tier && tier == Tier::First {
+            return taken < self.first.load(Ordering::Relaxed);
+        }
         let places = self.places.load(Ordering::Relaxed);
-        if !self.by_tier || tier == Tier::First {
+        if !self.by_tier {
             return taken < places;
         }
         let places = places.min(self.below_first.load(Ordering::Relaxed));
@@ -279,6 +287,8 @@ struct Line<T> {
     next_id: u64,
     /// When somebody began to wait where nobody did.
     busy_since: Option<Instant>,
+    /// When somebody waited last, in an overload that may not be over.
+    overloaded_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -294,6 +304,7 @@ impl<T> Default for Line<T> {
             len: 0,
             next_id: 0,
             busy_since: None,
+            overloaded_at: None,
         }
     }
 }
@@ -313,14 +324,21 @@ impl<T> Line<T> {
         !by_tier || tier == Tier::First || tier.priority() <= threshold(filled)
     }
 
-    fn is_overloaded(&self, wait: Duration, now: Instant) -> bool {
-        self.busy_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= wait)
+    /// Asked when somebody waits. An overload is over once nobody had to for a whole `wait`: that the queue is
+    /// empty for a moment only means that patience was short.
+    fn is_overloaded(&mut self, wait: Duration, now: Instant) -> bool {
+        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        let lasts = since(self.busy_since).is_some_and(|since| since >= wait);
+        let goes_on = since(self.overloaded_at).is_some_and(|since| since < wait);
+        if lasts || goes_on {
+            self.overloaded_at = Some(now);
+        }
+        lasts || goes_on
     }
 
     /// Tier 1 keeps its patience: it is not what an overload is made of.
-    fn patience(&self, tier: Tier, wait: Duration, now: Instant) -> Duration {
-        if tier != Tier::First && self.is_overloaded(wait, now) {
+    fn patience(&mut self, tier: Tier, wait: Duration, now: Instant) -> Duration {
+        if self.is_overloaded(wait, now) && tier != Tier::First {
             wait / HASTE
         } else {
             wait

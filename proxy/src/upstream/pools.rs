@@ -147,6 +147,7 @@ pub(crate) fn keep_gate(rule: Option<&Bulkhead>, kept: Option<&Arc<Gate>>) -> Op
     let rule = rule?;
     let bounds = Bounds {
         places: rule.requests,
+        first: rule.requests,
         below_first: rule.requests,
         queue: rule.queue,
         wait: rule.wait,

@@ -40,6 +40,9 @@ struct Simulation {
     waiting: [VecDeque<f64>; 4],
     next_id: u64,
     window: (f64, u32, f64, f64, u32),
+    /// Of the window's latencies: the squares of their logarithms, and themselves.
+    squares: f64,
+    sum: f64,
     shares: [f64; 4],
 }
 
@@ -59,6 +62,8 @@ impl Simulation {
             waiting: Default::default(),
             next_id: 0,
             window: (0.0, 0, 0.0, 0.0, 0),
+            squares: 0.0,
+            sum: 0.0,
             shares: [0.25; 4],
         }
     }
@@ -131,7 +136,7 @@ impl Simulation {
 
     fn has_place(&self, tier: usize) -> bool {
         if tier == 0 {
-            return self.in_flight < self.gradient.limit();
+            return self.in_flight < self.gradient.limit_of_first();
         }
         let limit = self.gradient.limit_below_first();
         self.in_flight < limit && (PRIORITIES[tier] <= threshold(crowding(self.in_flight, limit)))
@@ -188,6 +193,8 @@ impl Simulation {
         let (since, samples, logs, loads, crowded) = &mut self.window;
         *samples += 1;
         *logs += latency.ln();
+        self.squares += latency.ln().powi(2);
+        self.sum += latency;
         *loads += f64::from(load);
         let took = Duration::from_secs_f64(self.now - *since);
         if *samples < SAMPLES_MIN || took < self.gradient.window_min() {
@@ -196,11 +203,19 @@ impl Simulation {
         let window = Window {
             samples: *samples,
             latency: (*logs / f64::from(*samples)).exp(),
+            mean: self.sum / f64::from(*samples),
+            spread: {
+                let mean = *logs / f64::from(*samples);
+                let square = self.squares / f64::from(*samples);
+                (square - mean * mean).max(0.0).sqrt()
+            },
             load: *loads / f64::from(*samples),
             crowded: *crowded,
             overloads: 0,
+            taken: self.in_flight,
         };
         self.window = (self.now, 0, 0.0, 0.0, 0);
+        (self.squares, self.sum) = (0.0, 0.0);
         self.gradient
             .step(self.start + Duration::from_secs_f64(self.now), &window);
     }
@@ -362,6 +377,43 @@ fn without_headroom_the_limit_never_grows_again() {
     assert!(recovered(without(&[Term::Headroom])) < 3_500.0);
 }
 
+/// Half of the places go where each request takes 100 ms: second by second, from the first on.
+fn half_of_slow_ones_gone(mut simulation: Simulation) -> Vec<Second> {
+    let slow = Endpoints {
+        time: 0.1,
+        ..REGULAR
+    };
+    simulation.run(20, 750.0, slow);
+    simulation.run(12, 750.0, half(slow))
+}
+
+#[test]
+fn a_queue_is_gone_seconds_sooner_for_going_where_littles_law_says() {
+    let soon = |terms| latency(&half_of_slow_ones_gone(without(terms))[2..4]);
+
+    let (with, without) = (soon(&[]), soon(&[Term::Little]));
+    assert!(with < 0.12, "{with}");
+    assert!(without > 1.5 * with, "{without} {with}");
+}
+
+#[test]
+fn tier_1_is_served_while_a_queue_empties_that_others_made() {
+    let first = |terms| served(&half_of_slow_ones_gone(without(terms)), 0);
+
+    assert!(first(&[]) >= 0.999, "{}", first(&[]));
+    let without = first(&[Term::Overdraft]);
+    assert!(without < 0.99, "{without}");
+}
+
+#[test]
+fn times_that_are_alike_need_no_tolerance_for_chance() {
+    let settled = |terms| latency(&half_of_slow_ones_gone(without(terms))[6..]);
+
+    let (with, without) = (settled(&[]), settled(&[Term::Spread]));
+    assert!(with < 0.12, "{with}");
+    assert!(without > 1.05 * with, "{without} {with}");
+}
+
 #[test]
 fn a_limit_that_nobody_needs_does_not_grow() {
     let idle = |mut simulation: Simulation| {
@@ -384,9 +436,12 @@ fn endpoints_that_say_so_are_overloaded() {
     let window = |overloads| Window {
         samples: 100,
         latency: 0.01,
+        mean: 0.01,
+        spread: 0.0,
         load: 100.0,
         crowded: 0,
         overloads,
+        taken: 100,
     };
     let begin = start();
     let mut second = 0;
@@ -419,18 +474,26 @@ proptest::proptest! {
     #[test]
     fn whatever_is_measured_the_limit_stays_within_its_bounds(
         windows in proptest::collection::vec(
-            (0_u32..10_000, 0.0_f64..100.0, 0.0_f64..20_000.0, 0_u32..3, 0_u32..2_000, 1_u64..20_000),
+            (
+                (0_u32..10_000, 0.0_f64..100.0, 0.0_f64..5.0),
+                (0.0_f64..20_000.0, 0_u32..20_000),
+                (0_u32..3, 0_u32..2_000, 1_u64..20_000),
+            ),
             0..200,
         ),
     ) {
         let mut gradient = Gradient::default();
         let mut now = start();
-        for (samples, latency, load, crowded, overloads, millis) in windows {
+        for ((samples, latency, spread), (load, taken), (crowded, overloads, millis)) in windows {
             now += Duration::from_millis(millis);
-            gradient.step(now, &Window { samples, latency, load, crowded, overloads });
+            let mean = latency * (1.0 + spread);
+            let window = Window { samples, latency, mean, spread, load, crowded, overloads, taken };
+            gradient.step(now, &window);
             let limit = f64::from(gradient.limit());
             proptest::prop_assert!((LIMIT_MIN..=LIMIT_MAX).contains(&limit));
             proptest::prop_assert!(gradient.limit_below_first() <= gradient.limit());
+            let first = f64::from(gradient.limit_of_first());
+            proptest::prop_assert!((limit..=LIMIT_MAX).contains(&first));
             proptest::prop_assert!(gradient.baseline().is_finite());
             proptest::prop_assert!(gradient.window_min() <= Duration::from_secs(6));
         }

@@ -6,6 +6,7 @@ fn gate(places: u32, queue: u32) -> Arc<Gate> {
     Gate::new(
         Bounds {
             places,
+            first: places,
             below_first: places,
             queue,
             wait: Duration::from_millis(100),
@@ -153,6 +154,7 @@ fn worse_tiers_are_refused_before_all_places_are_taken() {
     let gate = Gate::new(
         Bounds {
             places: 100,
+            first: 100,
             below_first: 100,
             queue: 0,
             wait: Duration::ZERO,
@@ -177,6 +179,7 @@ fn bounds_that_shrink_leave_those_in_peace_who_are_in() {
     let places = [enter(&gate), enter(&gate), enter(&gate)];
     gate.set(Bounds {
         places: 1,
+        first: 1,
         below_first: 1,
         queue: 0,
         wait: Duration::ZERO,
@@ -194,6 +197,7 @@ async fn more_places_are_given_to_those_who_wait() {
     let turn = wait(&gate, Tier::Second);
     gate.set(Bounds {
         places: 2,
+        first: 2,
         below_first: 2,
         queue: 8,
         wait: Duration::from_millis(100),
