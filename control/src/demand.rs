@@ -32,7 +32,9 @@ pub struct Demand {
     counted: Option<(Timestamp, TrafficCounts)>,
     /// Who chooses the region, a second, whether it takes them or not.
     chosen: f64,
-    /// Who comes whatever the room: after failed attempts elsewhere.
+    /// Of those that it would take, those that went elsewhere because a second was full.
+    turned: f64,
+    /// Who comes after failed attempts elsewhere, where there was room in that second.
     extra: f64,
     /// Who comes although no region has room.
     excess: f64,
@@ -47,6 +49,7 @@ impl Default for Demand {
         Self {
             counted: None,
             chosen: 0.0,
+            turned: 0.0,
             extra: 0.0,
             excess: 0.0,
             shed: 0.0,
@@ -70,9 +73,11 @@ impl Demand {
         self.counted = Some((now, *counts));
         let (seconds, new) = (time.as_secs_f64(), counts.since(&last));
         let rate = |count: u64| as_f64(count) / seconds;
-        let part = (as_f64(new.drawn) / TELLING).clamp(SAMPLE_MIN, SAMPLE_MAX);
+        let came = new.drawn.saturating_add(new.turned);
+        let part = (as_f64(came) / TELLING).clamp(SAMPLE_MIN, SAMPLE_MAX);
         let smooth = |before: f64, sample: f64| before + part * (sample - before);
-        self.chosen = smooth(self.chosen, rate(new.drawn) / self.accepts);
+        self.chosen = smooth(self.chosen, rate(came) / self.accepts);
+        self.turned = smooth(self.turned, rate(new.turned));
         self.extra = smooth(self.extra, rate(new.extra));
         self.excess = smooth(self.excess, rate(new.excess));
         self.shed = smooth(self.shed, rate(new.shed));
@@ -92,7 +97,7 @@ impl Demand {
     /// What came of its own accord and was taken, a second.
     #[must_use]
     pub fn taken(&self) -> f64 {
-        self.chosen * self.accepts
+        (self.chosen * self.accepts - self.turned).max(0.0)
     }
 
     /// What looks for a place here or anywhere, a second.

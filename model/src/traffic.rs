@@ -30,6 +30,7 @@ struct Cells {
     extra: AtomicU64,
     excess: AtomicU64,
     shed: AtomicU64,
+    turned: AtomicU64,
     answered: AtomicU64,
     failed: AtomicU64,
 }
@@ -53,6 +54,8 @@ pub enum Arrival {
     Excess,
     /// No region had room for it, and it was refused.
     Shed,
+    /// The ranking put the region first, but it had been sent as much as it may be a moment ago: it goes elsewhere.
+    Turned,
 }
 
 /// Sums since the process began.
@@ -63,6 +66,8 @@ pub struct TrafficCounts {
     pub excess: u64,
     /// Refused: no attempt was made.
     pub shed: u64,
+    /// Chose the region, and went elsewhere for want of room.
+    pub turned: u64,
     /// Attempts with a good answer.
     pub answered: u64,
     /// Attempts that failed by the endpoint's fault, that it answered badly, or that it refused.
@@ -86,6 +91,7 @@ impl TrafficCounts {
             extra: self.extra.saturating_sub(before.extra),
             excess: self.excess.saturating_sub(before.excess),
             shed: self.shed.saturating_sub(before.shed),
+            turned: self.turned.saturating_sub(before.turned),
             answered: self.answered.saturating_sub(before.answered),
             failed: self.failed.saturating_sub(before.failed),
         }
@@ -114,6 +120,7 @@ impl Traffic {
                 sum.extra += read(&cells.extra);
                 sum.excess += read(&cells.excess);
                 sum.shed += read(&cells.shed);
+                sum.turned += read(&cells.turned);
                 sum.answered += read(&cells.answered);
                 sum.failed += read(&cells.failed);
             }
@@ -142,6 +149,7 @@ impl MemberTraffic {
             Arrival::Extra => &self.cells.extra,
             Arrival::Excess => &self.cells.excess,
             Arrival::Shed => &self.cells.shed,
+            Arrival::Turned => &self.cells.turned,
         });
     }
 

@@ -38,7 +38,7 @@ use crate::io::Wire;
 use crate::random;
 use crate::upstream::hedging::{HedgeAsk, Hedged, Hedging, NoHedge};
 use crate::upstream::route::Shed;
-use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected, select};
+use crate::upstream::{self, LoadGuard, NoEndpoint, SelectAsk, Selected};
 
 /// An endpoint has begun to answer.
 pub(crate) struct Answer {
@@ -94,6 +94,8 @@ pub(crate) async fn answer(
     let shared = &inbound.worker.shared;
     let mut last_failure = None;
     let mut again_on: Option<Selected> = None;
+    // Connections that were closed when they were used.
+    let mut stale = 0;
     loop {
         if request.is_overdue() {
             return Err(Stop::Refused(Refusal::Deadline));
@@ -105,6 +107,9 @@ pub(crate) async fn answer(
                 Stop::Refused(refusal(none, last_failure.take(), route, request))
             })?,
         };
+        if !fresh {
+            selected.arrived();
+        }
         request.attempts += 1;
         request.tried.push(tried(&selected));
         request.selected = Some(selected.clone());
@@ -126,11 +131,15 @@ pub(crate) async fn answer(
         let miss = match tried {
             Tried::Answered(answer) => {
                 if !route.rule.retry.on.has_answers() {
+                    note_proof(route, request, &answer, stale);
                     return Ok(answer);
                 }
                 let asked = ask_another(answer, route, request, client, upload, inbound, alarm);
                 match Box::pin(asked).await? {
-                    Some(answer) => return Ok(answer),
+                    Some(answer) => {
+                        note_proof(route, request, &answer, stale);
+                        return Ok(answer);
+                    }
                     None => continue,
                 }
             }
@@ -144,7 +153,10 @@ pub(crate) async fn answer(
         };
         if is_stale(&miss, fresh, route, request, upload) {
             // The endpoint closed an idle connection just when we used it (RFC 9112 §9.3.1): that
-            // is no word about the endpoint, and costs neither an attempt nor the budget.
+            // is no word about the endpoint, and costs no attempt. It is work for endpoints all the same: if all of
+            // them do so, it counts among the retries that they can bear.
+            route.budget.charge(clock::now().into_std());
+            stale += 1;
             let end = AttemptEnd::Failed(&miss.failure);
             settle(&selected, route, end, true, None, load, inbound);
             // It was no attempt at this endpoint: the policy's number is for those.
@@ -167,6 +179,10 @@ pub(crate) async fn answer(
         let end = AttemptEnd::Failed(&miss.failure);
         let again = Some(retry);
         settle(&selected, route, end, miss.reused, again, load, inbound);
+        if retry == Retry::GiveUp(GiveUp::NoRoom) {
+            let refused = overload::refuse(Shed::NoRoom, route, request);
+            return Err(Stop::Refused(refused));
+        }
         if retry != Retry::Again {
             return Err(Stop::Refused(Refusal::Failed(miss.failure)));
         }
@@ -174,6 +190,14 @@ pub(crate) async fn answer(
         if !pause.is_zero() {
             Box::pin(wait(client, upload, alarm, pause)).await?;
         }
+    }
+}
+
+/// Further attempts that led to an answer show that trying again helps.
+fn note_proof(route: &RouteState, request: &RequestContext, answer: &Answer, stale: u32) {
+    let further = request.attempts.saturating_sub(1) + stale;
+    if further > 0 && retry::status_of(&answer.head, request.is_grpc) < 500 {
+        route.budget.prove(further, clock::now().into_std());
     }
 }
 
@@ -317,6 +341,7 @@ pub(super) fn settle(
     }
 }
 
+/// Whoever begins the attempt says so by [`Selected::arrived`].
 fn choose(
     request: &RequestContext,
     route: &RouteState,
@@ -331,7 +356,7 @@ fn choose(
     if let Some(selected) = sticky::select(request, inbound, &world, &ask) {
         return Ok(selected);
     }
-    select(&world, &inbound.worker.endpoints, &ask)
+    upstream::look(&world, &inbound.worker.endpoints, &ask)
 }
 
 /// What the next attempt's choice depends on.
@@ -395,8 +420,11 @@ pub(super) fn decide(
     inbound: &Inbound,
 ) -> Retry {
     let now = clock::now();
-    if choose(request, route, inbound, now).is_err() {
-        return Retry::GiveUp(GiveUp::NothingLeft);
+    if let Err(none) = choose(request, route, inbound, now) {
+        return Retry::GiveUp(match none {
+            NoEndpoint::NoRoom => GiveUp::NoRoom,
+            _ => GiveUp::NothingLeft,
+        });
     }
     let attempt = Try {
         method: &request.head.method,

@@ -23,6 +23,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::StatusCode;
+use sealane_model::Arrival;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::flight::{Bounds, Chosen, Lead, Reader, Told};
@@ -388,6 +389,9 @@ fn selected(chosen: &Chosen, inbound: &Inbound) -> Option<Selected> {
         choice: chosen.choice,
         ignored_health: chosen.ignored_health,
         began: clock::now().into_std(),
+        // The attempt is counted already.
+        arrival: Arrival::Extra,
+        has_limit: false,
         answered: Cell::new(true), // the attempt is another one's to settle
     })
 }

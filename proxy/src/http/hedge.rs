@@ -106,6 +106,7 @@ impl Race<'_> {
             since,
             second,
         } = slow;
+        second.arrived();
         request.attempts += 1;
         request.tried.push(tried(&second));
         // What stands here if this future is dropped.

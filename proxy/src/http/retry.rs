@@ -73,6 +73,8 @@ pub(crate) enum GiveUp {
     BudgetEmpty,
     /// No other endpoint can be tried. Concluded by the caller, who knows the world; asks no token.
     NothingLeft,
+    /// No region that it could go to may be sent more just now. As [`GiveUp::NothingLeft`].
+    NoRoom,
     /// The time for all attempts together is over. Concluded by the caller, who has the clock: a
     /// further attempt would only blame an endpoint that was given no time.
     OutOfTime,
@@ -84,13 +86,14 @@ pub(crate) enum GiveUp {
 
 impl GiveUp {
     /// In the order of their discriminants: tables are indexed by them.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::NotSafe,
         Self::BodyGone,
         Self::AnswerBegun,
         Self::AttemptsUsed,
         Self::BudgetEmpty,
         Self::NothingLeft,
+        Self::NoRoom,
         Self::OutOfTime,
         Self::NotChosen,
         Self::Overloaded,
@@ -105,6 +108,7 @@ impl GiveUp {
             Self::AttemptsUsed => "attempts_used",
             Self::BudgetEmpty => "budget_empty",
             Self::NothingLeft => "nothing_left",
+            Self::NoRoom => "no_room",
             Self::OutOfTime => "out_of_time",
             Self::NotChosen => "not_chosen",
             Self::Overloaded => "overloaded",

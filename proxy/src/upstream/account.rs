@@ -17,6 +17,7 @@ use super::ejection::Report;
 use super::ewma::PeakEwma;
 use super::known::Known;
 use super::load::{Load, LoadTable};
+use super::room::Meter;
 use super::select::Choice;
 use super::view::View;
 use crate::config::EjectionRule;
@@ -125,6 +126,11 @@ impl Group {
 
     pub(crate) fn millis(&self, now: Instant) -> u64 {
         self.loads.millis(now)
+    }
+
+    /// What all workers send there, where there is a capacity.
+    pub(crate) fn meter(&self, endpoint: &Known) -> &Meter {
+        self.loads.meter(endpoint.pool, endpoint.region)
     }
 
     fn saw(&self, now: u64, micros: f32) {

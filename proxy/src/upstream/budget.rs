@@ -1,13 +1,18 @@
-//! How many requests may be tried again: a share of all requests, plus a few each second.
+//! How many requests may be tried again: a share of all requests, plus a few each second; and how fast what was
+//! saved may be spent.
 //!
 //! One budget per route, shared by all workers without a lock. Written by `http::exchange` (a
-//! deposit per request) and `http::retry` (a withdrawal per further attempt). Reads no clock.
+//! deposit per request), `http::retry` and `hedging` (a withdrawal per further attempt) and `http::attempt` (what came
+//! of them). Reads no clock.
 
+use std::cmp::Ordering as Cmp;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use sealane_model::Ratio;
+
+use super::ticks::Ring;
 
 /// How long a deposit counts, and how long a withdrawal is held against the route.
 pub(crate) const TOKENS_LIVE_SECS: u32 = 10;
@@ -15,24 +20,41 @@ pub(crate) const TOKENS_LIVE_SECS: u32 = 10;
 /// is not denied its first retry.
 pub(crate) const RESERVE_PER_SEC: u32 = 10;
 
-/// The law: within [`TOKENS_LIVE_SECS`], no more withdrawals than `ratio` of the deposits plus
-/// [`RESERVE_PER_SEC`] for each of the seconds. (The model of Finagle's `RetryBudget`.)
+/// Two laws, each of which must allow a withdrawal:
 ///
-/// Time is cut into seconds. Workers that disagree about the current second may, around its turn,
-/// together overdraw by one token each; nothing accumulates from it.
+/// 1. Within [`TOKENS_LIVE_SECS`], no more withdrawals than `ratio` of the deposits plus
+///    [`RESERVE_PER_SEC`] for each of the seconds. (The model of Finagle's `RetryBudget`.)
+/// 2. Within a second, withdrawals outnumber those that were proven right by no more than `ratio` of that second's
+///    deposits plus [`RESERVE_PER_SEC`]. What was saved up in ten seconds is there for one endpoint of many that
+///    fails, where trying again helps; where it does not, all of it at once would be the storm that budgets
+///    are to prevent.
+///
+/// Time is cut into ticks. The oldest one that is half over brings half of its deposits, and costs all
+/// of its withdrawals, so that the laws hold for any span of time if requests come evenly. Workers that disagree
+/// about the current tick may together overdraw by one token each; nothing accumulates from it.
 #[derive(Debug)]
 pub(crate) struct Budget {
     deposit_millis: AtomicU32,
-    /// The first `now` ever seen: second 0.
+    /// The first `now` ever seen: tick 0.
     origin: OnceLock<Instant>,
-    /// One per second that counts, in turn; see [`Slot`].
-    slots: [AtomicU64; SLOTS],
+    /// In thousandths of a token; one per tick that counts, in turn, as all of these.
+    earned: Ring<SAVED_TICKS>,
+    /// In tokens.
+    spent: Ring<SAVED_TICKS>,
+    /// In tokens: withdrawals, less those that were proven right. Of finer ticks.
+    unproven: Ring<PACE_TICKS>,
 }
 
-const SLOTS: usize = TOKENS_LIVE_SECS as usize;
+const TICK_MILLIS: u32 = 500;
+const TICKS_PER_SEC: u32 = 1_000 / TICK_MILLIS;
+/// The current tick, the whole ones before it, and the part of one.
+const SAVED_TICKS: usize = (TOKENS_LIVE_SECS * TICKS_PER_SEC) as usize + 1;
+const FINE_MILLIS: u32 = 125;
+const FINE_PER_SEC: u32 = 1_000 / FINE_MILLIS;
+const PACE_TICKS: usize = FINE_PER_SEC as usize + 1;
 /// What one withdrawal costs, in thousandths of a token.
-const TOKEN_MILLIS: i32 = 1_000;
-const RESERVE_MILLIS: i64 = (RESERVE_PER_SEC * TOKENS_LIVE_SECS) as i64 * TOKEN_MILLIS as i64;
+const TOKEN_MILLIS: i64 = 1_000;
+const RESERVE_MILLIS: i64 = RESERVE_PER_SEC as i64 * TOKEN_MILLIS;
 
 impl Budget {
     /// `ratio`: the share of requests that may be tried again.
@@ -40,7 +62,9 @@ impl Budget {
         Self {
             deposit_millis: AtomicU32::new(millis_of(ratio)),
             origin: OnceLock::new(),
-            slots: [const { AtomicU64::new(0) }; SLOTS],
+            earned: Ring::default(),
+            spent: Ring::default(),
+            unproven: Ring::default(),
         }
     }
 
@@ -53,112 +77,77 @@ impl Budget {
     /// To be called once for each request, not for its further attempts.
     pub(crate) fn deposit(&self, now: Instant) {
         let millis = self.deposit_millis.load(Ordering::Relaxed);
-        let second = self.second(now);
-        let slot = &self.slots[place(second)];
-        let mut seen = slot.load(Ordering::Relaxed);
-        loop {
-            let filled = Slot::unpack(seen).at(second).add(millis.cast_signed());
-            match slot.compare_exchange_weak(
-                seen,
-                filled.pack(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return,
-                Err(changed) => seen = changed,
-            }
-        }
+        self.earned.add(self.at(now).tick, millis.cast_signed());
     }
 
     /// Takes one token. `false`: there is none, and nothing was taken.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
-        let second = self.second(now);
-        let slot = &self.slots[place(second)];
-        let mut seen = slot.load(Ordering::Relaxed);
-        loop {
-            let current = Slot::unpack(seen).at(second);
-            let balance = RESERVE_MILLIS + i64::from(current.millis) + self.others(second);
-            if balance < i64::from(TOKEN_MILLIS) {
-                return false;
-            }
-            match slot.compare_exchange_weak(
-                seen,
-                current.add(-TOKEN_MILLIS).pack(),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return true,
-                Err(changed) => seen = changed,
-            }
+        let at = self.at(now);
+        let reserve = i64::from(TOKENS_LIVE_SECS) * RESERVE_MILLIS;
+        let saved = reserve + self.earned(TOKENS_LIVE_SECS, at);
+        let pace = RESERVE_MILLIS + self.earned(1, at);
+        let taken = self.spent.add_if(at.tick, 1, |spent| {
+            let unproven = self.unproven.sum(at.fine).max(0);
+            saved - spent * TOKEN_MILLIS >= TOKEN_MILLIS
+                && pace - unproven * TOKEN_MILLIS >= TOKEN_MILLIS
+        });
+        if taken {
+            self.unproven.add(at.fine, 1);
         }
+        taken
     }
 
-    /// What the seconds before `second` still bring or cost.
-    fn others(&self, second: u32) -> i64 {
-        let own = place(second);
-        let others = self.slots.iter().enumerate().filter(|(at, _)| *at != own);
-        others
-            .map(|(_, slot)| Slot::unpack(slot.load(Ordering::Relaxed)))
-            .filter(|slot| slot.lives_at(second))
-            .map(|slot| i64::from(slot.millis))
-            .sum()
+    /// An endpoint is asked once more than the requests account for, and nobody could refuse it.
+    pub(crate) fn charge(&self, now: Instant) {
+        let at = self.at(now);
+        self.spent.add(at.tick, 1);
+        self.unproven.add(at.fine, 1);
     }
 
-    /// Starts at 1, so that an untouched slot (second 0) is always an old one. Ends after 136
-    /// years, when the last second goes on for good.
-    fn second(&self, now: Instant) -> u32 {
+    /// So many withdrawals and charges came to something: trying again helps.
+    pub(crate) fn prove(&self, withdrawals: u32, now: Instant) {
+        let withdrawals = i32::try_from(withdrawals).unwrap_or(i32::MAX);
+        self.unproven.add(self.at(now).fine, -withdrawals);
+    }
+
+    /// Within so many seconds: of the oldest tick as much as is within.
+    fn earned(&self, seconds: u32, at: At) -> i64 {
+        let oldest = seconds * TICKS_PER_SEC;
+        self.earned.sum_of(at.tick, |age, amount| {
+            let within = match age.cmp(&oldest) {
+                Cmp::Less => TICK_MILLIS,
+                Cmp::Equal => TICK_MILLIS - at.gone,
+                Cmp::Greater => 0,
+            };
+            amount * i64::from(within) / i64::from(TICK_MILLIS)
+        })
+    }
+
+    /// The fine ticks end after 17 years, when the last one goes on for good.
+    fn at(&self, now: Instant) -> At {
         let origin = *self.origin.get_or_init(|| now);
-        let elapsed = now.saturating_duration_since(origin).as_secs();
-        u32::try_from(elapsed).unwrap_or(u32::MAX).saturating_add(1)
+        let elapsed = now.saturating_duration_since(origin);
+        let seconds = u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX);
+        let millis = elapsed.subsec_millis();
+        let tick = |per_sec: u32, each: u32| {
+            let before = seconds.saturating_mul(per_sec);
+            before.saturating_add(millis / each + 1)
+        };
+        At {
+            tick: tick(TICKS_PER_SEC, TICK_MILLIS),
+            fine: tick(FINE_PER_SEC, FINE_MILLIS),
+            gone: millis % TICK_MILLIS,
+        }
     }
 }
 
-/// What one second brought (deposits) and cost (withdrawals), in thousandths of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
-    second: u32,
-    millis: i32,
-}
-
-impl Slot {
-    const fn unpack(packed: u64) -> Self {
-        let [a, b, c, d, e, f, g, h] = packed.to_be_bytes();
-        Self {
-            second: u32::from_be_bytes([a, b, c, d]),
-            millis: i32::from_be_bytes([e, f, g, h]),
-        }
-    }
-
-    const fn pack(self) -> u64 {
-        let [a, b, c, d] = self.second.to_be_bytes();
-        let [e, f, g, h] = self.millis.to_be_bytes();
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    }
-
-    /// Emptied if what it holds is older. A worker whose clock was read a moment earlier adds to
-    /// the newer second.
-    const fn at(self, second: u32) -> Self {
-        if self.second >= second {
-            return self;
-        }
-        Self { second, millis: 0 }
-    }
-
-    /// Saturates above 2 million tokens a second: more than any route has requests.
-    const fn add(self, millis: i32) -> Self {
-        Self {
-            second: self.second,
-            millis: self.millis.saturating_add(millis),
-        }
-    }
-
-    const fn lives_at(self, second: u32) -> bool {
-        self.second != 0 && self.second.saturating_add(TOKENS_LIVE_SECS) > second
-    }
-}
-
-const fn place(second: u32) -> usize {
-    second as usize % SLOTS
+/// A moment.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    tick: u32,
+    fine: u32,
+    /// Of the tick, in milliseconds.
+    gone: u32,
 }
 
 #[expect(
@@ -167,7 +156,7 @@ const fn place(second: u32) -> usize {
     reason = "a ratio is within 0–1, so this is within 0–1,000"
 )]
 fn millis_of(ratio: Ratio) -> u32 {
-    (ratio.get() * f64::from(TOKEN_MILLIS)).round() as u32
+    (ratio.get() * TOKEN_MILLIS as f64).round() as u32
 }
 
 #[cfg(test)]

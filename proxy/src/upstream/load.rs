@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use sealane_model::{EndpointId, ObservationSender, PoolId};
+use sealane_model::{EndpointId, ObservationSender, PoolId, RegionId};
 
 use super::court::Court;
 use super::mark::Mark;
+use super::room::Meter;
 use crate::slots::Slots;
 
 /// One entry for each endpoint that was ever used, and none is forgotten: ids are handed out once a
@@ -22,6 +23,8 @@ pub(crate) struct LoadTable {
     loads: Slots<Load>,
     /// By pool; as slow to grow.
     courts: Slots<Court>,
+    /// By pool and region, of pools with a capacity; as slow to grow.
+    meters: Slots<Slots<Meter>>,
     /// Endpoints whose mark is not plain: while there are none, nobody looks at marks.
     marked: AtomicUsize,
     /// The first moment ever seen: millisecond 0.
@@ -104,6 +107,13 @@ impl LoadTable {
     pub(crate) fn court(&self, pool: PoolId) -> &Court {
         let slot = u32::try_from(pool.index()).unwrap_or(u32::MAX);
         self.courts.get_or_make(slot, Court::default)
+    }
+
+    /// What went to a region with a capacity.
+    pub(crate) fn meter(&self, pool: PoolId, region: RegionId) -> &Meter {
+        let index = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
+        let regions = self.meters.get_or_make(index(pool.index()), Slots::default);
+        regions.get_or_make(index(region.index()), Meter::default)
     }
 
     /// Is there any mark to look at?

@@ -22,6 +22,7 @@ pub(crate) mod pools;
 pub(crate) mod rate;
 pub(crate) mod rates;
 mod ring;
+mod room;
 pub(crate) mod route;
 pub(crate) mod select;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod simulation;
 mod sketch;
 pub(crate) mod sticky;
 pub(crate) mod tenants;
+mod ticks;
 mod view;
 
 pub(crate) use account::Answered;
@@ -36,4 +38,4 @@ pub(crate) use known::{Endpoints, Known};
 pub(crate) use load::{LoadGuard, LoadTable};
 pub(crate) use mark::Mark;
 pub(crate) use ring::{hash, hash_of_client};
-pub(crate) use select::{NoEndpoint, SelectAsk, Selected, Tried, select};
+pub(crate) use select::{NoEndpoint, SelectAsk, Selected, Tried, look, select};

@@ -1,6 +1,7 @@
 //! Which endpoint serves this attempt: first the region, then one endpoint in it.
 //!
-//! Called once per attempt. Reads one [`Snapshot`], the endpoints' loads and marks; takes trials of
+//! Called once per attempt, and by whoever wants to know whether another one could follow. Reads one [`Snapshot`], the
+//! endpoints' loads and marks, what regions with a capacity were sent; takes trials of
 //! ejected endpoints, never waits. How regions are ordered is not decided here: see [`sealane_steering::rank`].
 
 use std::cell::Cell;
@@ -71,6 +72,10 @@ pub(crate) struct Selected {
     pub(crate) ignored_health: bool,
     /// When the attempt began.
     pub(crate) began: Instant,
+    /// How its region came to it.
+    pub(crate) arrival: Arrival,
+    /// The region has a capacity.
+    pub(crate) has_limit: bool,
     /// Its answer began: from then on time is the answer's, not the endpoint's.
     pub(crate) answered: Cell<bool>,
 }
@@ -141,6 +146,16 @@ impl Choice {
 }
 
 impl Selected {
+    /// The attempt goes there.
+    pub(crate) fn arrived(&self) {
+        let group = &self.account.group;
+        group.traffic.arrived(self.arrival);
+        if self.has_limit {
+            let now = group.millis(self.began);
+            group.meter(&self.known).count(now);
+        }
+    }
+
     /// The endpoint's answer began.
     pub(crate) fn answered(&self, now: Instant, how: Answered) {
         self.answered.set(true);
@@ -207,7 +222,21 @@ pub(crate) enum NoEndpoint {
 /// failed or one took too long, the next region's; at last whatever was not tried yet. A region
 /// in which nothing is known to be up waits until those that have something were tried: unlike
 /// DNS, which must be sure, a request can take the doubtful region again a moment later.
+///
+/// A region that was sent as much as its capacity within a second is passed over. Where only such regions are left the
+/// attempt is refused if it may be, and goes where it would have gone if not.
 pub(crate) fn select(
+    world: &Snapshot,
+    endpoints: &Endpoints,
+    ask: &SelectAsk<'_>,
+) -> Result<Selected, NoEndpoint> {
+    let selected = look(world, endpoints, ask)?;
+    selected.arrived();
+    Ok(selected)
+}
+
+/// The same for an attempt that may come to nothing: once it begins, [`Selected::arrived`] is to be called.
+pub(crate) fn look(
     world: &Snapshot,
     endpoints: &Endpoints,
     ask: &SelectAsk<'_>,
@@ -229,21 +258,27 @@ pub(crate) fn select(
         endpoints,
         ask,
         now,
+        full: Cell::default(),
     };
-    let choice = asked
-        .by_ranking(&ranking)
+    let choice = asked.with_room(&ranking)?;
+    let choice = choice
         .or_else(|| asked.last_resort(&ranking))
         .ok_or_else(|| why_none(world, ask, &ranking))?;
-    let reason = if choice.known.region == best {
+    let known = choice.known;
+    let reason = if known.region == best {
         ranking.reason
+    } else if ask.tried.is_empty() && !asked.has_room(best) {
+        endpoints
+            .traffic_of(ask.pool, best)
+            .arrived(Arrival::Turned);
+        Reason::Spilled { from: best }
     } else {
         Reason::FailedOver { from: best }
     };
-    let known = choice.known;
-    let group = &known.account.group;
-    group.count(choice.why, &known);
-    group.traffic.arrived(arrival(ask, &ranking, known.region));
+    known.account.group.count(choice.why, &known);
     Ok(Selected {
+        arrival: arrival(ask, &ranking, known.region),
+        has_limit: limit(world, ask.pool, known.region).is_some(),
         known,
         address: choice.address,
         reason,
@@ -252,6 +287,12 @@ pub(crate) fn select(
         began: ask.now,
         answered: Cell::new(false),
     })
+}
+
+/// What may be sent to a region within a second.
+pub(super) fn limit(world: &Snapshot, pool: PoolId, region: RegionId) -> Option<f64> {
+    let (_, health) = world.member(pool, region)?;
+    health.room.map(|room| room.limit)
 }
 
 /// What a region has room for is reckoned from those who come by the ranking alone.
@@ -304,6 +345,8 @@ struct Asked<'a> {
     ask: &'a SelectAsk<'a>,
     /// In milliseconds.
     now: u64,
+    /// A region was passed over because it has been sent as much as it may be.
+    full: Cell<bool>,
 }
 
 struct Chosen {
@@ -327,15 +370,42 @@ enum Among {
 type Entries = SmallVec<[Entry; 16]>;
 
 impl Asked<'_> {
-    /// The first ranked region that has a usable endpoint left and is not given up.
-    fn by_ranking(&self, ranking: &Ranking) -> Option<Chosen> {
+    /// As [`Asked::by_ranking`], where there is room.
+    fn with_room(&self, ranking: &Ranking) -> Result<Option<Chosen>, NoEndpoint> {
+        let chosen = self.by_ranking(ranking, |region| self.has_room(region));
+        if chosen.is_some() || !self.full.replace(false) {
+            return Ok(chosen);
+        }
+        if self.ask.may_shed {
+            let first = ranking.first().filter(|_| self.ask.tried.is_empty());
+            if let Some(first) = first {
+                let traffic = self.endpoints.traffic_of(self.ask.pool, first);
+                traffic.arrived(Arrival::Shed);
+            }
+            return Err(NoEndpoint::NoRoom);
+        }
+        Ok(self.by_ranking(ranking, |_| true))
+    }
+
+    fn has_room(&self, region: RegionId) -> bool {
+        let Some(limit) = limit(self.world, self.ask.pool, region) else {
+            return true;
+        };
+        let meter = self.endpoints.loads().meter(self.ask.pool, region);
+        let has_room = meter.has_room(self.now, limit);
+        self.full.set(self.full.get() || !has_room);
+        has_room
+    }
+
+    /// The first ranked region that is open to the attempt, has a usable endpoint left and is not given up.
+    fn by_ranking(&self, ranking: &Ranking, is_open: impl Fn(RegionId) -> bool) -> Option<Chosen> {
         let among = |enough: fn(Standard) -> bool, among: Among| {
             let mut regions = ranking
                 .regions()
                 .filter(|region| !self.ask.has_given_up(*region));
             regions.find_map(|region| {
                 let view = self.view(region)?;
-                enough(view.standard)
+                (enough(view.standard) && is_open(region))
                     .then(|| self.choose(&view, among))
                     .flatten()
             })
@@ -379,6 +449,7 @@ impl Asked<'_> {
             endpoints,
             ask,
             now,
+            ..
         } = self;
         Some(endpoints.view(world, member, ask.pool, ask.balance, *now))
     }

@@ -22,7 +22,7 @@ use sealane_steering::{Ask, Ranking, Reason, Standard, rank};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::known::Endpoints;
-use super::select::{Choice, SelectAsk, Selected};
+use super::select::{Choice, SelectAsk, Selected, limit};
 use super::view::{Candidate, View};
 use crate::config::StickyKey;
 
@@ -158,7 +158,7 @@ impl Home {
 }
 
 /// The endpoint of the session, or while it cannot have that one another, the same for each of its
-/// requests. `None`: nothing is left.
+/// requests. `None`: nothing is left. Once the attempt begins, [`Selected::arrived`] is to be called.
 pub(crate) fn stay(
     world: &Snapshot,
     endpoints: &Endpoints,
@@ -384,8 +384,10 @@ impl<'a> Asked<'a> {
         let known = Rc::clone(&candidate.known);
         let group = &known.account.group;
         group.count(there.choice, &known);
-        group.traffic.arrived(arrival(self.ask, there.reason));
+        let (pool, region) = (self.ask.pool, known.region);
         Some(Selected {
+            arrival: arrival(self.ask, there.reason),
+            has_limit: limit(self.world, pool, region).is_some(),
             known,
             address: candidate.address(self.ask.random)?,
             reason: there.reason,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+const PACE: usize = RESERVE_PER_SEC as usize;
 const RESERVE: usize = (RESERVE_PER_SEC * TOKENS_LIVE_SECS) as usize;
 
 fn fifth() -> Budget {
@@ -20,8 +21,16 @@ fn start() -> Instant {
     Instant::now()
 }
 
+/// Where no further attempt comes to anything.
 fn drain(budget: &Budget, now: Instant) -> usize {
     (0..1_000_000).take_while(|_| budget.withdraw(now)).count()
+}
+
+/// Where each does, at once.
+fn drain_well(budget: &Budget, now: Instant) -> usize {
+    (0..1_000_000)
+        .take_while(|_| withdraw_well(budget, now))
+        .count()
 }
 
 fn deposit(budget: &Budget, count: usize, now: Instant) {
@@ -34,9 +43,10 @@ fn deposit(budget: &Budget, count: usize, now: Instant) {
 fn a_quiet_route_has_ten_tokens_for_each_of_ten_seconds() {
     let (budget, now) = (fifth(), start());
 
-    assert_eq!(drain(&budget, now), RESERVE);
-    assert_eq!(drain(&budget, now + Duration::from_millis(9_999)), 0);
-    assert_eq!(drain(&budget, now + Duration::from_secs(10)), RESERVE);
+    assert_eq!(drain_well(&budget, now), RESERVE);
+    assert_eq!(drain_well(&budget, now + Duration::from_millis(9_999)), 0);
+    let later = now + Duration::from_millis(10_500);
+    assert_eq!(drain_well(&budget, later), RESERVE);
 }
 
 #[test]
@@ -44,7 +54,22 @@ fn a_fifth_of_the_requests_comes_on_top() {
     let (budget, now) = (fifth(), start());
     deposit(&budget, 1_000, now);
 
-    assert_eq!(drain(&budget, now), RESERVE + 200);
+    assert_eq!(drain_well(&budget, now), RESERVE + 200);
+}
+
+#[test]
+fn what_was_saved_is_not_spent_on_what_comes_to_nothing() {
+    let (budget, mut now) = (fifth(), start());
+    for _ in 0..10 {
+        deposit(&budget, 300, now);
+        now += Duration::from_secs(1);
+    }
+
+    assert_eq!(drain(&budget, now), PACE + 60);
+    assert_eq!(
+        drain_well(&budget, now + Duration::from_millis(1_500)),
+        RESERVE + 480 - 70
+    );
 }
 
 #[test]
@@ -64,7 +89,12 @@ fn tokens_expire_after_ten_seconds() {
     let (budget, now) = (fifth(), start());
     deposit(&budget, 1_000, now);
 
-    assert_eq!(drain(&budget, now + Duration::from_secs(10)), RESERVE);
+    let half_of_them = drain_well(&budget, now + Duration::from_millis(10_250));
+    assert_eq!(half_of_them, RESERVE + 100);
+    let budget = fifth();
+    deposit(&budget, 1_000, now);
+    let later = now + Duration::from_millis(10_500);
+    assert_eq!(drain_well(&budget, later), RESERVE);
 }
 
 #[test]
@@ -72,7 +102,7 @@ fn a_ratio_of_nothing_leaves_the_reserve() {
     let (budget, now) = (Budget::new(Ratio::new(0.0).unwrap()), start());
     deposit(&budget, 1_000, now);
 
-    assert_eq!(drain(&budget, now), RESERVE);
+    assert_eq!(drain_well(&budget, now), RESERVE);
 }
 
 #[test]
@@ -82,27 +112,45 @@ fn a_new_ratio_holds_for_new_requests() {
     budget.set_ratio(Ratio::new(1.0).unwrap());
     deposit(&budget, 100, now);
 
-    assert_eq!(drain(&budget, now), RESERVE + 20 + 100);
+    assert_eq!(drain_well(&budget, now), RESERVE + 20 + 100);
 }
 
 #[test]
-fn a_total_outage_at_constant_load_costs_a_fifth_and_ten_a_second() {
+fn what_nobody_could_refuse_is_owed() {
     let (budget, now) = (fifth(), start());
-    let (mut asked, mut granted) = (0, 0);
-    for millis in (0..60_000).step_by(2) {
-        let now = now + Duration::from_millis(millis);
-        budget.deposit(now);
-        asked += 1;
-        granted += usize::from(budget.withdraw(now));
+    for _ in 0..RESERVE {
+        budget.charge(now);
     }
 
-    // 60 s at 500/s: a fifth of 30,000, and 10/s; the first 10 s may spend the reserve at once.
-    assert_eq!(asked, 30_000);
-    let expected = 6_000 + 600;
-    assert!(
-        (expected - 110..=expected + RESERVE).contains(&granted),
-        "{granted}"
-    );
+    assert!(!budget.withdraw(now + Duration::from_secs(9)));
+    assert!(budget.withdraw(now + Duration::from_millis(10_500)));
+}
+
+/// Requests come evenly, and all attempts fail from a moment on: how many further ones in each half of a second.
+fn outage(rate: usize, healthy: usize, broken: usize) -> Vec<usize> {
+    let (budget, now) = (fifth(), start());
+    let mut granted = vec![0; 2 * broken];
+    for number in 0..rate * (healthy + broken) {
+        let now = now + Duration::from_secs(1).mul_f64(number as f64 / rate as f64);
+        budget.deposit(now);
+        if let Some(broken) = number.checked_sub(rate * healthy) {
+            let tries = (0..2).take_while(|_| budget.withdraw(now)).count();
+            granted[2 * broken / rate] += tries;
+        }
+    }
+    granted
+}
+
+#[test]
+fn a_total_outage_costs_a_fifth_and_ten_a_second_from_its_first_second_on() {
+    let granted = outage(300, 15, 20);
+
+    let seconds = granted.windows(2).map(|two| two[0] + two[1]);
+    assert!(seconds.max().unwrap() <= 70, "{granted:?}");
+    let ten = granted.windows(20).map(|ten| ten.iter().sum::<usize>());
+    assert!(ten.max().unwrap() <= 700, "{granted:?}");
+    // Not much less either: a budget is there to be used.
+    assert!(granted.iter().sum::<usize>() > 20 * 55, "{granted:?}");
 }
 
 #[test]
@@ -123,7 +171,7 @@ fn workers_together_never_overdraw_within_a_second() {
 
     let granted: usize = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (0..1_000).filter(|_| budget.withdraw(now)).count()))
+            .map(|_| scope.spawn(|| (0..1_000).filter(|_| withdraw_well(&budget, now)).count()))
             .collect();
         workers.into_iter().map(|w| w.join().unwrap()).sum()
     });
@@ -131,33 +179,61 @@ fn workers_together_never_overdraw_within_a_second() {
     assert_eq!(granted, RESERVE + 200);
 }
 
+fn withdraw_well(budget: &Budget, now: Instant) -> bool {
+    let granted = budget.withdraw(now);
+    if granted {
+        budget.prove(1, now);
+    }
+    granted
+}
+
 proptest! {
-    /// The law of [`Budget`], checked at each withdrawal against a plain list of what happened.
+    /// Both laws of [`Budget`], at each withdrawal, against a plain list of what happened, whatever the times.
     #[test]
-    fn no_window_holds_more_withdrawals_than_its_deposits_and_reserve_allow(
-        steps in prop::collection::vec((0_u64..1_500, 0_usize..60, 0_usize..60), 1..80),
+    fn no_span_holds_more_withdrawals_than_its_deposits_and_reserve_allow(
+        steps in prop::collection::vec((0_u64..1_500, 0_usize..60, 0_usize..60, any::<bool>()), 1..80),
         percent in 0_u32..=100,
     ) {
         let budget = Budget::new(Ratio::new(f64::from(percent) / 100.0).unwrap());
         let origin = start();
         let mut at = 0;
-        // Seconds are counted from the first use.
+        // Ticks are counted from the first use.
         budget.deposit(origin);
-        let mut seen: Vec<(u64, i64)> = vec![(0, i64::from(percent) * 10)];
-        for (millis, requests, failures) in steps {
+        let mut earned = vec![(0_u64, 1)];
+        let mut spent: Vec<(u64, usize)> = vec![];
+        let mut unproven: Vec<(u64, usize)> = vec![];
+        for (millis, requests, failures, well) in steps {
             at += millis;
             let now = origin + Duration::from_millis(at);
             deposit(&budget, requests, now);
-            seen.push((at / 1_000, i64::from(percent) * 10 * requests as i64));
-            for _ in 0..failures {
-                let lives = |second: u64| second + 10 > at / 1_000;
-                let net: i64 = seen.iter().filter(|(s, _)| lives(*s)).map(|(_, n)| n).sum();
-                let allowed = RESERVE_MILLIS + net >= 1_000;
-                prop_assert_eq!(budget.withdraw(now), allowed);
-                if allowed {
-                    seen.push((at / 1_000, -1_000));
-                }
+            earned.push((at, requests));
+            let granted = drain_some(&budget, now, failures, well);
+            spent.push((at, granted));
+            if !well {
+                unproven.push((at, granted));
+            }
+            // Deposits are known to half a second.
+            let within = |of: &[(u64, usize)], span: u64| -> f64 {
+                of.iter().filter(|(then, _)| then + span > at).map(|(_, n)| *n as f64).sum()
+            };
+            let ratio = f64::from(percent) / 100.0;
+            let saved = ratio * within(&earned, 10_500) + RESERVE as f64;
+            prop_assert!(granted == 0 || within(&spent, 10_000) <= saved + 1e-6);
+            if !well && granted > 0 {
+                let pace = ratio * within(&earned, 1_500) + PACE as f64;
+                prop_assert!(within(&unproven, 1_000) <= pace + 1e-6);
             }
         }
     }
+}
+
+fn drain_some(budget: &Budget, now: Instant, many: usize, well: bool) -> usize {
+    let try_one = |_: &usize| {
+        if well {
+            withdraw_well(budget, now)
+        } else {
+            budget.withdraw(now)
+        }
+    };
+    (0..many).take_while(try_one).count()
 }

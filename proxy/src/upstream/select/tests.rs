@@ -1,6 +1,7 @@
 //! The order in which one request tries endpoints.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sealane_model::Verdict::{Down, Draining, Probation, Suspect, Up};
 use sealane_model::{
@@ -28,6 +29,7 @@ struct Walk<'w> {
     tried: Vec<Tried>,
     hash: Option<u64>,
     may_shed: bool,
+    only_looks: bool,
     random: u64,
     now: Instant,
 }
@@ -42,6 +44,7 @@ impl<'w> Walk<'w> {
             tried: Vec::new(),
             hash: None,
             may_shed: false,
+            only_looks: false,
             now: now(),
             random: 0x1234_5678_9abc_def0,
         }
@@ -66,7 +69,10 @@ impl<'w> Walk<'w> {
             repeatable: true,
             tried: &self.tried,
         };
-        let selected = select(self.world, &self.endpoints, &ask)?;
+        let selected = look(self.world, &self.endpoints, &ask)?;
+        if !self.only_looks {
+            selected.arrived();
+        }
         self.tried.push(Tried {
             region: selected.region,
             endpoint: selected.endpoint,
@@ -439,7 +445,7 @@ fn named_endpoints(addresses: &[&[&str]]) -> Snapshot {
             }],
             failover: FailoverRule {
                 threshold: Ratio::new(0.5).unwrap(),
-                hold_down: std::time::Duration::ZERO,
+                hold_down: Duration::ZERO,
                 all_down: AllDown::FailOpen,
                 panic: Ratio::ZERO,
                 ramp: None,
@@ -511,7 +517,7 @@ fn what_no_region_has_room_for_is_refused_where_it_may_be() {
 
     let eu = traffic.totals()[&(world.pool_id("api"), world.region_id("eu"))];
     assert_eq!((eu.shed, eu.arrived()), (1, 0));
-    // One that was let in may go on.
+    // One that was let in may go on, as far as a second has room.
     walk.may_shed = false;
     walk.next().unwrap();
     walk.may_shed = true;
@@ -521,6 +527,88 @@ fn what_no_region_has_room_for_is_refused_where_it_may_be() {
             from: world.region_id("eu")
         }
     );
+}
+
+/// `eu` with room for five within a second, before `us`.
+fn five_a_second(us: impl Fn(World) -> World) -> Snapshot {
+    let eu = World::new().region("eu", Up).room(0.0, 5.0, 1.0);
+    us(eu.region("us", Up).priority(2)).build()
+}
+
+/// First attempts of so many requests at once, and where they went.
+fn regions_of(walk: &mut Walk<'_>, requests: usize) -> Vec<String> {
+    let mut one = || {
+        walk.tried.clear();
+        let selected = walk.next();
+        selected.map_or_else(|none| format!("{none:?}"), |to| to.region_name.to_string())
+    };
+    (0..requests).map(|_| one()).collect()
+}
+
+#[test]
+fn no_second_brings_a_region_more_than_its_capacity() {
+    let world = five_a_second(|us| us);
+    let traffic = Traffic::default();
+    let mut walk = Walk::new(&world);
+    walk.endpoints = Endpoints::new(Arc::default(), traffic.shard());
+
+    let went = regions_of(&mut walk, 7);
+    assert_eq!(went, ["eu", "eu", "eu", "eu", "eu", "us", "us"]);
+    walk.tried.clear();
+    let spilled = Reason::Spilled {
+        from: world.region_id("eu"),
+    };
+    assert_eq!(walk.next().unwrap().reason, spilled);
+    let of = |region| traffic.totals()[&(world.pool_id("api"), world.region_id(region))];
+    assert_eq!((of("eu").drawn, of("eu").turned, of("us").extra), (5, 3, 3));
+
+    walk.now += Duration::from_millis(1_100);
+    assert_eq!(regions_of(&mut walk, 1), ["eu"]);
+}
+
+#[test]
+fn an_attempt_after_a_failed_one_asks_for_room_like_a_first_one() {
+    let world = World::new()
+        .region("us", Up)
+        .region("eu", Up)
+        .priority(2)
+        .room(0.0, 5.0, 1.0)
+        .region("ap", Up)
+        .priority(3)
+        .build();
+    let mut walk = Walk::new(&world);
+
+    let mut second = || {
+        walk.tried.clear();
+        walk.regions(2)[1].clone()
+    };
+    let went: Vec<_> = (0..7).map(|_| second()).collect();
+    assert_eq!(went, ["eu", "eu", "eu", "eu", "eu", "ap", "ap"]);
+}
+
+#[test]
+fn where_no_second_has_room_what_may_be_is_refused_and_the_rest_goes_where_it_would_have_gone() {
+    let world = five_a_second(|us| us.room(0.0, 2.0, 1.0));
+    let traffic = Traffic::default();
+    let mut walk = Walk::new(&world);
+    walk.endpoints = Endpoints::new(Arc::default(), traffic.shard());
+    walk.may_shed = true;
+
+    let went = regions_of(&mut walk, 8);
+    assert_eq!(went[5..], ["us", "us", "NoRoom"]);
+    let eu = traffic.totals()[&(world.pool_id("api"), world.region_id("eu"))];
+    assert_eq!((eu.shed, eu.turned), (1, 2));
+    walk.may_shed = false;
+    assert_eq!(regions_of(&mut walk, 2), ["eu", "eu"]);
+}
+
+#[test]
+fn a_question_that_comes_to_nothing_takes_no_room() {
+    let world = five_a_second(|us| us);
+    let mut walk = Walk::new(&world);
+    walk.only_looks = true;
+
+    assert!(regions_of(&mut walk, 9).iter().all(|went| went == "eu"));
 }
 
 #[test]
