@@ -16,7 +16,7 @@ use crate::run::{self, Ended};
 use crate::service;
 use crate::telemetry::{self, LogFormat};
 use crate::upgrade::Program;
-use crate::{config, report};
+use crate::{config, dnssec, report};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -60,6 +60,8 @@ enum Verb {
     Failback(OrderArgs),
     /// Give a region (or an endpoint) no new work.
     Drain(OrderArgs),
+    /// Keys of signed zones: make, list, roll over, retire them.
+    Dnssec(dnssec::cli::Args),
     /// Exit code 0 when a running Sealane is ready: for container health checks.
     Health(AdminArgs),
 }
@@ -226,6 +228,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Failover(args) => order("/api/failover", &args),
         Verb::Failback(args) => order("/api/failback", &args),
         Verb::Drain(args) => order("/v1/drain", &args),
+        Verb::Dnssec(args) => dnssec::cli::run(&args),
         Verb::Health(admin) => show(&admin, "/readyz", |_| String::new()),
     }
 }

@@ -10,6 +10,7 @@ mod certificates;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod dnssec;
 pub mod expiry;
 pub mod handover;
 pub mod metrics;

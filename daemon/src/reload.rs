@@ -8,6 +8,7 @@ use sealane_proxy::tls::ServerTls;
 
 use crate::app::{App, StartError};
 use crate::config::{self, Kept, Loaded, ReadFile, Report};
+use crate::dnssec::keeper::Keeper;
 use crate::expiry::Expiry;
 use crate::metrics::{CERTIFICATES_REFUSED, LAST_RELOAD, LAST_RELOAD_SUCCESSFUL, RELOADS};
 
@@ -18,6 +19,7 @@ pub struct Source {
     // A lock: one reading at a time, on a thread that may block; never on a request's path.
     memory: Arc<Mutex<Memory>>,
     expiry: Expiry,
+    keeper: Keeper,
     /// Changes through the admin API need no token: the demo's rule, never the file's.
     admin_open: bool,
 }
@@ -36,6 +38,7 @@ impl Source {
             file: file.to_owned(),
             memory: Arc::default(),
             expiry: Expiry::default(),
+            keeper: Keeper::default(),
             admin_open,
         }
     }
@@ -49,6 +52,7 @@ impl Source {
         metrics::gauge!(CERTIFICATES_REFUSED).set(kept.refused() as f64);
         self.expiry
             .follow("file", std::mem::take(&mut loaded.expiring));
+        self.keeper.follow(&loaded.rules.keys);
         loaded.rules.control.admin.open = self.admin_open;
         Ok(loaded)
     }
@@ -65,6 +69,13 @@ impl Source {
     #[must_use]
     pub fn expiry(&self) -> &Expiry {
         &self.expiry
+    }
+}
+
+impl Source {
+    /// Rolls keys over when their time has come.
+    pub(crate) fn keeper(&self) -> Keeper {
+        self.keeper.clone()
     }
 }
 

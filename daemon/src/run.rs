@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::app::{App, Place};
+use crate::dnssec::{self, keeper};
 use crate::expiry::LOOK_EVERY;
 use crate::handover::Inheritance;
 use crate::reload::{self, ReloadError, Source};
@@ -189,6 +190,7 @@ impl Life {
         let mut reload_later = false;
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.reset(); // what was read at the start has been looked at
+        let mut look_at_keys = tokio::time::interval(keeper::LOOK_EVERY);
         loop {
             let is_free = !self.upgrade.is_under_way();
             tokio::select! {
@@ -206,6 +208,12 @@ impl Life {
                     self.reload().await;
                 }
                 _ = look.tick() => self.source.expiry().look(),
+                _ = look_at_keys.tick() => {
+                    let keeper = self.source.keeper();
+                    let looked = tokio::task::spawn_blocking(move || keeper.look(dnssec::now()));
+                    // An error would be a panic, which has been logged as one.
+                    let _ = looked.await;
+                }
                 ended = self.upgrade.ended(), if !is_free => match ended {
                     Ok(()) => return true,
                     Err(error) => {

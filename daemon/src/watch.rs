@@ -14,7 +14,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
-use crate::config::ReadFile;
+use crate::config::{ReadFile, listing, listing_digest};
 
 /// A change is read after this long without another: an editor may write in several steps.
 const QUIET: Duration = Duration::from_millis(150);
@@ -153,10 +153,15 @@ impl Names {
 
 /// A missing file is a content of its own.
 fn present(file: &ReadFile) -> ReadFile {
-    let content = std::fs::read(&file.path);
+    let digest = if file.is_listing {
+        listing(&file.path).map(|files| listing_digest(&files))
+    } else {
+        let content = std::fs::read(&file.path);
+        content.ok().map(|content| Sha256::digest(content).into())
+    };
     ReadFile {
-        path: file.path.clone(),
-        digest: content.ok().map(|content| Sha256::digest(content).into()),
+        digest,
+        ..file.clone()
     }
 }
 
@@ -168,6 +173,7 @@ mod tests {
         present(&ReadFile {
             path: path.to_owned(),
             digest: None,
+            is_listing: path.to_string_lossy().contains('*'),
         })
     }
 
@@ -201,6 +207,19 @@ mod tests {
         std::fs::write(&file, "two").unwrap();
         watch.follow(vec![first]);
 
+        assert!(soon(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_new_in_a_listing_is_noticed_and_another_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("Kexample.+*.key");
+        let mut watch = Watch::new(vec![read(&keys)]);
+
+        std::fs::write(dir.path().join("Kother.+013+1.key"), "").unwrap();
+        let changed = tokio::time::timeout(Duration::from_secs(1), watch.changed()).await;
+        assert!(changed.is_err());
+        std::fs::write(dir.path().join("Kexample.+013+1.key"), "").unwrap();
         assert!(soon(&mut watch).await);
     }
 

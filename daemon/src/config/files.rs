@@ -21,6 +21,34 @@ pub struct ReadFile {
     pub path: PathBuf,
     /// SHA-256 of its content; `None`: it could not be read.
     pub digest: Option<[u8; 32]>,
+    /// Not one file, but all that are called like it, with anything for its `*`. What counts is their
+    /// names.
+    pub is_listing: bool,
+}
+
+/// The files that are called like `path`, with anything for its `*`, in order. `None`: the folder cannot
+/// be read.
+pub(crate) fn listing(path: &Path) -> Option<Vec<PathBuf>> {
+    let (begin, end) = path.file_name()?.to_str()?.split_once('*')?;
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let is_called_so = |path: &PathBuf| {
+        let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+        name.is_some_and(|name| name.starts_with(begin) && name.ends_with(end))
+    };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<_> = paths.filter(is_called_so).collect();
+    found.sort_unstable();
+    Some(found)
+}
+
+/// The digest of a listing.
+pub(crate) fn listing_digest(files: &[PathBuf]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for name in files.iter().filter_map(|path| path.file_name()) {
+        hash.update(name.as_encoded_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().into()
 }
 
 #[derive(Debug)]
@@ -66,6 +94,19 @@ impl Files {
             .ok()?
             .as_secs();
         u32::try_from(since).ok()
+    }
+
+    /// The files in `folder` whose names begin with `prefix` and end with `.extension`. From now on
+    /// the folder is followed: such files may come and go.
+    pub(super) fn folder(&mut self, folder: &Path, prefix: &str, extension: &str) -> Vec<PathBuf> {
+        let path = folder.join(format!("{prefix}*.{extension}"));
+        let found = listing(&path);
+        self.read.push(ReadFile {
+            digest: found.as_deref().map(listing_digest),
+            path,
+            is_listing: true,
+        });
+        found.unwrap_or_default()
     }
 
     /// The configuration file, which may also be a pipe. `Err`: why not.
@@ -126,6 +167,7 @@ impl Files {
             None => self.read.push(ReadFile {
                 path: path.to_owned(),
                 digest,
+                is_listing: false,
             }),
         }
     }

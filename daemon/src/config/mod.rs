@@ -36,9 +36,11 @@ use sealane_proxy::tls::{Expiring, ServerTls};
 pub use error::{Mistake, Report};
 pub use expand::Environment;
 pub use files::ReadFile;
+pub(crate) use files::{listing, listing_digest};
 pub use kept::Kept;
 pub use schema::schema;
 
+use crate::dnssec::KeyPolicy;
 use decode::{Decoder, Shape};
 use error::Notes;
 use files::Files;
@@ -54,6 +56,8 @@ pub struct Rules {
     pub control: sealane_control::config::Config,
     /// `None`: no certificate is ordered.
     pub acme: Option<sealane_acme::Config>,
+    /// How the keys of each signed zone are kept.
+    pub keys: Vec<KeyPolicy>,
 }
 
 /// This process.
@@ -183,6 +187,29 @@ fn read_spec(text: &str, env: &Environment<'_>, notes: &mut Notes) -> Option<Fil
     glb::unfold(&mut spec, notes);
     complete::complete(&mut spec, env);
     Some(spec)
+}
+
+/// How the keys of the file's signed zones are kept, whatever else is wrong with it, and whether or not
+/// there are any keys yet.
+///
+/// # Errors
+/// [`Report`] when the file cannot be read, or a key of it.
+pub fn key_policies(path: &Path, env: &Environment<'_>) -> Result<Vec<KeyPolicy>, Report> {
+    let mut notes = Notes::default();
+    let base = path.parent().unwrap_or_else(|| Path::new(""));
+    let text = match Files::new(base).configuration(path) {
+        Ok(text) => text,
+        Err(message) => {
+            notes.sources.add(&path.display().to_string(), "");
+            notes.wrong(source::Span::NONE, message);
+            return Err(notes.into_report());
+        }
+    };
+    notes.sources.add(&path.display().to_string(), &text);
+    match read_spec(&text, env, &mut notes) {
+        Some(spec) if notes.count() == 0 => Ok(parse::key_policies(&spec, &Files::new(base))),
+        _ => Err(notes.into_report()),
+    }
 }
 
 /// What listeners serve TLS with by the last text without mistakes and the certificates that are on

@@ -1380,8 +1380,10 @@ shape! {
         zones: Table<ZoneSpec> = "{}",
         /// Bounds on what one client can make the name server hold.
         limits: DnsLimitsSpec = "{}",
+        /// What signed zones have in common.
+        dnssec: DnssecSpec = "{}",
     }
-    later ["dnssec", "transfer", "cookies", "rrl", "tls", "https", "quic", "nsid", "tsig", "notify"]
+    later ["transfer", "cookies", "rrl", "tls", "https", "quic", "nsid", "tsig", "notify"]
 }
 
 shape! {
@@ -1431,8 +1433,63 @@ shape! {
         records: List<RecordSpec> = "[]",
         /// Names whose addresses are those of the region chosen for each client.
         steered: Table<SteeredSpec> = "{}",
+        /// Sign the zone, by its keys in `dns.dnssec.key_dir`. `{}` will do; not signed when left out.
+        dnssec: ZoneDnssecSpec,
     }
-    later ["dnssec", "transfer", "also_notify", "allow_transfer", "primary"]
+    later ["transfer", "also_notify", "allow_transfer", "primary"]
+}
+
+shape! {
+    /// What signed zones have in common.
+    DnssecSpec {
+        /// Directory of the keys, which `sealane dnssec` makes. `dnssec` in `node.state_dir` when left out.
+        key_dir: Text,
+        /// How long all of a zone's name servers take to have a change.
+        propagation: Lifetime<0, 604_800> = "5m",
+        /// Signatures made in a second, for each zone, while questions wait; more are answered SERVFAIL.
+        signatures_per_second: Whole<1, 1_000_000> = "2000",
+    }
+    later ["pkcs11", "kms"]
+}
+
+shape! {
+    /// How a zone is signed.
+    ZoneDnssecSpec {
+        /// How it is proven that something is not there.
+        denial: DenialWord = "nsec",
+        /// How long a signature holds; made anew when a third of it is left.
+        validity: Lifetime<60, 31_536_000> = "14d",
+        /// TTL of the zone's keys.
+        key_ttl: TtlText = "1h",
+        /// TTL of the zone's DS records, which its parent decides on.
+        ds_ttl: TtlText = "1d",
+        /// No TTL in the zone may be longer: it is what a roll-over of keys waits for.
+        longest_ttl: TtlText = "1d",
+        /// Roll keys over by themselves. Only by command when left out.
+        roll_after: RollAfterSpec,
+    }
+    later ["nsec3", "algorithm", "offline_ksk"]
+}
+
+choice! {
+    /// How it is proven that something is not there.
+    DenialWord {
+        /// By a chain of the zone's names that is signed ahead; whoever wants can list them.
+        Nsec = "nsec",
+        /// By a signature for each name that is asked for (RFC 9824); tells nothing.
+        Compact = "compact",
+    }
+    later ["nsec3"]
+}
+
+shape! {
+    /// After how long a key is succeeded by a new one.
+    RollAfterSpec {
+        /// Zone-signing keys. Never by themselves when left out.
+        zsk: Lifetime<60, 315_360_000>,
+        /// Key-signing keys, also those that sign everything: the DS is for you to exchange, and to confirm. Never by themselves when left out.
+        ksk: Lifetime<60, 315_360_000>,
+    }
 }
 
 shape! {

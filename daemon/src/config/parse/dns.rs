@@ -14,7 +14,7 @@ use super::super::error::Mistake;
 use super::super::files::ZONE_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    DnsLimitsSpec, DnsSpec, RecordSpec, SoaSpec, SteeredSpec, TtlText, ZoneSpec,
+    DnsLimitsSpec, DnsSpec, DnssecSpec, RecordSpec, SoaSpec, SteeredSpec, TtlText, ZoneSpec,
 };
 use super::super::unit::{OneOrManyText, Text};
 use super::{Parser, Transport};
@@ -39,8 +39,9 @@ impl Parser<'_> {
             geo: _,
             zones,
             limits,
+            dnssec,
         } = &spec.value;
-        let zones = self.zones(zones.as_ref());
+        let zones = self.zones(zones.as_ref(), dnssec.as_ref());
         let bind = bind.as_ref()?;
         if zones.is_empty() {
             return Some(Config {
@@ -68,7 +69,11 @@ impl Parser<'_> {
         })
     }
 
-    fn zones(&mut self, table: Option<&At<Table<ZoneSpec>>>) -> Vec<Zone> {
+    fn zones(
+        &mut self,
+        table: Option<&At<Table<ZoneSpec>>>,
+        dnssec: Option<&At<DnssecSpec>>,
+    ) -> Vec<Zone> {
         let mut seen: HashMap<Name, Span> = HashMap::new();
         let mut zones = Vec::new();
         for entry in table.iter().flat_map(|table| table.value.iter()) {
@@ -87,7 +92,8 @@ impl Parser<'_> {
                 continue;
             }
             if let Some(spec) = &entry.value {
-                zones.extend(self.zone(&entry.name, &apex, spec));
+                let zone = self.zone(&entry.name, &apex, spec);
+                zones.extend(zone.and_then(|zone| self.signed(zone, spec, dnssec)));
             }
         }
         zones
@@ -103,6 +109,7 @@ impl Parser<'_> {
             ttl,
             records,
             steered,
+            dnssec: _,
         } = &spec.value;
         let before = self.notes.count();
         let ttl = seconds(ttl.as_ref()?);

@@ -8,6 +8,7 @@ mod admin;
 mod balance;
 mod bounds;
 mod dns;
+mod dnssec;
 mod options;
 mod pools;
 mod proxy;
@@ -38,8 +39,11 @@ use super::source::Span;
 use super::spec::{DnsSpec, FileSpec, GeoSpec, ListenerSpec, NodeSpec, OverrideSpec, RegionSpec};
 use super::unit::Text;
 use super::{Node, Rules};
+use crate::dnssec::KeyPolicy;
 use proxy::is_http;
 
+/// The folder in `node.state_dir` that holds the keys of signed zones.
+pub(super) const KEY_FOLDER: &str = "dnssec";
 /// The file in `node.state_dir` that holds the health map over a restart.
 const STATE_FILE: &str = "health.json";
 
@@ -83,6 +87,8 @@ pub(super) fn parse(
         acme_wanted: Vec::new(),
         pool_limits: Vec::new(),
         sticky_keys: None,
+        key_dir: None,
+        key_policies: Vec::new(),
     };
     let regions = parser.regions(regions.as_ref());
     let node_spec = node.as_ref();
@@ -99,6 +105,7 @@ pub(super) fn parse(
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
     let bounds = parser.bounds(tier_header.as_ref());
+    parser.key_dir = state_dir.map(|dir| dir.join(KEY_FOLDER));
     let dns = parser.dns(dns.as_ref(), geo.clone());
     let admin = parser.admin(admin.as_ref());
     parser.check_purpose(spec, &listeners, &dns);
@@ -127,9 +134,12 @@ pub(super) fn parse(
             admin: admin?,
         },
         acme,
+        keys: parser.key_policies,
         node,
     })
 }
+
+pub(super) use dnssec::key_policies;
 
 /// The TLS of each listener that has all it needs, whatever else is wrong.
 pub(super) fn listeners_tls(
@@ -150,6 +160,8 @@ pub(super) fn listeners_tls(
         pool_limits: Vec::new(),
         binds: Binds::default(),
         sticky_keys: None,
+        key_dir: None,
+        key_policies: Vec::new(),
     };
     let entries = spec.listeners.iter().flat_map(|table| table.value.iter());
     let named = entries.filter_map(|entry| Some((&entry.name, entry.value.as_ref()?)));
@@ -179,6 +191,10 @@ struct Parser<'a> {
     pool_limits: Vec<PoolLimits>,
     /// `None`: they could not be read.
     sticky_keys: Option<Arc<[StickyKey]>>,
+    /// Where keys of zones are, unless the file says otherwise.
+    key_dir: Option<PathBuf>,
+    /// How keys of signed zones are kept.
+    key_policies: Vec<KeyPolicy>,
 }
 
 /// A pool that routes and steered names may refer to.
