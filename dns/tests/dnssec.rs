@@ -35,6 +35,7 @@ deep.down.below TXT here
 *.wild TXT wildcard
 *.wild MX 10 mail
 *.alias CNAME mail
+moved DNAME wild
 child NS ns.child
 ns.child A 192.0.2.99
 safe NS ns.safe
@@ -71,7 +72,7 @@ fn example(dnssec: Dnssec) -> Zone {
     let mut zone = zone("example.test", ZONE, Some(dnssec));
     let pool = world().build().topology.pool_named("api").unwrap().id;
     let nearest = Arc::new(SteeringPolicy::Nearest);
-    for owner in ["api.example.test", "example.test"] {
+    for owner in ["api.example.test", "example.test", "*.near.example.test"] {
         zone.steered
             .push(SteeredName::new(name(owner), pool, nearest.clone()));
     }
@@ -144,7 +145,7 @@ fn config(zones: Vec<Zone>) -> Config {
 const PRESENT: &str = "; fully validated";
 const ABSENT: &str = "; negative response, fully validated";
 
-const KINDS: [(&str, &str, &str); 24] = [
+const KINDS: [(&str, &str, &str); 29] = [
     ("example.test", "SOA", PRESENT),
     ("example.test", "NS", PRESENT),
     ("example.test", "MX", PRESENT),
@@ -168,6 +169,11 @@ const KINDS: [(&str, &str, &str); 24] = [
     ("any.more.wild.example.test", "MX", PRESENT),
     ("any.wild.example.test", "A", ABSENT),
     ("any.alias.example.test", "A", PRESENT),
+    ("any.near.example.test", "A", PRESENT),
+    ("any.near.example.test", "AAAA", ABSENT),
+    ("moved.example.test", "DNAME", PRESENT),
+    ("any.moved.example.test", "TXT", PRESENT),
+    ("moved.example.test", "A", ABSENT),
     ("safe.example.test", "DS", PRESENT),
     ("child.example.test", "DS", ABSENT),
 ];
