@@ -44,6 +44,7 @@ impl Parser<'_> {
         };
         let policy = policy(&dnssec.value, &common.value, zone.apex.clone(), dir)?;
         self.check_ttls(&zone, dnssec)?;
+        self.check_types(&zone, dnssec);
         let keys = self.keys(&policy, dnssec)?;
         zone.dnssec = Some(Arc::new(Dnssec {
             keys,
@@ -96,6 +97,26 @@ impl Parser<'_> {
             );
         }
         Some(())
+    }
+
+    /// Signatures and proofs are made here; those of somebody else would contradict them.
+    fn check_types(&mut self, zone: &Zone, spec: &At<ZoneDnssecSpec>) {
+        const MADE: [(u16, &str); 4] = [
+            (46, "RRSIG"),
+            (47, "NSEC"),
+            (50, "NSEC3"),
+            (51, "NSEC3PARAM"),
+        ];
+        for record in &zone.records {
+            let made = MADE.iter().find(|(kind, _)| *kind == record.rtype);
+            if let Some((_, word)) = made {
+                let message = format!(
+                    "{} has a record of type {word}: the zone is signed here, so it must go",
+                    record.owner
+                );
+                self.notes.wrong(spec.span, message);
+            }
+        }
     }
 
     fn keys(&mut self, policy: &KeyPolicy, spec: &At<ZoneDnssecSpec>) -> Option<Vec<Arc<Key>>> {
