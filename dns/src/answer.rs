@@ -7,9 +7,11 @@ use std::net::IpAddr;
 
 use sealane_model::Ttl;
 
+use crate::cookie::COOKIE_LEN;
 use crate::dnssec::sign::Signature;
 use crate::name::Name;
 use crate::question::{ClientSubnet, Edns, Head, LowerName, Question, Rejected};
+use crate::question::{OPTION_CLIENT_SUBNET, OPTION_COOKIE};
 use crate::wire::{CLASS_IN, HEADER_LEN, Rcode, rtype};
 use crate::zone::{Node, RecordSet, Zone};
 
@@ -79,6 +81,8 @@ pub(crate) struct Answer<'o, 'm> {
     name_at: usize,
     name_length: usize,
     edns: Option<Edns<'m>>,
+    /// What the client may send back to us.
+    cookie: Option<Cookie>,
     /// Signatures are wanted (RFC 3225).
     dnssec_ok: bool,
     /// The SCOPE PREFIX-LENGTH, if a client subnet is echoed.
@@ -99,6 +103,7 @@ impl<'o, 'm> Answer<'o, 'm> {
     pub(crate) fn begin(
         question: &Question<'m>,
         transport: Transport,
+        cookie: Option<Cookie>,
         out: &'o mut [u8],
     ) -> Option<Self> {
         if out.len() < UDP_SIZE_PLAIN {
@@ -108,7 +113,10 @@ impl<'o, 'm> Answer<'o, 'm> {
         let question_end = HEADER_LEN + question.section.len();
         out.get_mut(HEADER_LEN..question_end)?
             .copy_from_slice(question.section);
-        let opt_length = question.edns.map_or(0, |edns| opt_length(&edns));
+        let cookie_length = cookie.map_or(0, |_| COOKIE_OPTION_LEN);
+        let opt_length = question
+            .edns
+            .map_or(0, |edns| opt_length(&edns) + cookie_length);
         Some(Self {
             out,
             at: question_end,
@@ -122,6 +130,7 @@ impl<'o, 'm> Answer<'o, 'm> {
             name_at: HEADER_LEN,
             name_length: question.name.wire().len(),
             edns: question.edns,
+            cookie,
             dnssec_ok: question.edns.is_some_and(|edns| edns.dnssec_ok),
             scope: 0,
             full: false,
@@ -423,6 +432,11 @@ impl<'o, 'm> Answer<'o, 'm> {
         self.full |= written.is_err();
     }
 
+    /// Nothing is said but that there is more: the asker comes back by TCP.
+    pub(crate) const fn shorten(&mut self) {
+        self.full = true;
+    }
+
     pub(crate) fn finish(mut self) -> Written {
         if self.full {
             self.at = self.question_end;
@@ -441,6 +455,7 @@ impl<'o, 'm> Answer<'o, 'm> {
                 rcode: self.rcode,
                 dnssec_ok: edns.dnssec_ok,
                 subnet: edns.client_subnet.map(|subnet| (subnet, self.scope)),
+                cookie: self.cookie,
             };
             self.at += opt.write(&mut self.out[self.at..]);
         }
@@ -461,7 +476,11 @@ impl<'o, 'm> Answer<'o, 'm> {
 }
 
 /// The answer to what is no lawful question. `None` when nothing is sent.
-pub(crate) fn refuse(rejected: &Rejected<'_>, out: &mut [u8]) -> Option<Written> {
+pub(crate) fn refuse(
+    rejected: &Rejected<'_>,
+    cookie: Option<Cookie>,
+    out: &mut [u8],
+) -> Option<Written> {
     let rcode = rejected.refusal.rcode()?;
     let head = rejected.head?;
     if out.len() < UDP_SIZE_PLAIN {
@@ -476,6 +495,7 @@ pub(crate) fn refuse(rejected: &Rejected<'_>, out: &mut [u8]) -> Option<Written>
             rcode,
             dnssec_ok,
             subnet: None,
+            cookie,
         };
         at += opt.write(&mut out[at..]);
     }
@@ -537,6 +557,10 @@ fn header(head: Head, flags: Flags, counts: [u16; 4]) -> [u8; HEADER_LEN] {
     header
 }
 
+/// The data of a COOKIE option.
+pub(crate) type Cookie = [u8; COOKIE_LEN];
+const COOKIE_OPTION_LEN: usize = 4 + COOKIE_LEN;
+
 /// The OPT record without options.
 const OPT_LEN: usize = 11;
 
@@ -549,30 +573,39 @@ struct Opt<'m> {
     rcode: Rcode,
     dnssec_ok: bool,
     subnet: Option<(ClientSubnet<'m>, u8)>,
+    cookie: Option<Cookie>,
 }
 
 impl Opt<'_> {
-    /// Writes what [`opt_length`] left room for. How much was it?
+    /// Writes what [`Answer::begin`] left room for. How much was it?
     fn write(&self, out: &mut [u8]) -> usize {
+        let mut at = OPT_LEN;
+        if let Some((subnet, scope)) = &self.subnet {
+            // A checked client subnet is 4 to 20 octets long.
+            let begin = option(out, &mut at, OPTION_CLIENT_SUBNET, subnet.data);
+            // Source 0 asks not to be located; the answer holds for all that ask so (RFC 7871 §7.1.2).
+            out[begin + 3] = if subnet.source == 0 { 0 } else { *scope };
+        }
+        if let Some(cookie) = &self.cookie {
+            option(out, &mut at, OPTION_COOKIE, cookie);
+        }
         let mut fixed = [0; OPT_LEN];
         fixed[1..3].copy_from_slice(&rtype::OPT.to_be_bytes());
         fixed[3..5].copy_from_slice(&(UDP_SIZE_MAX as u16).to_be_bytes());
         fixed[5] = self.rcode.extended();
         fixed[7] = u8::from(self.dnssec_ok) << 7;
-        let Some((subnet, scope)) = &self.subnet else {
-            out[..OPT_LEN].copy_from_slice(&fixed);
-            return OPT_LEN;
-        };
-        // A checked client subnet is 4 to 20 octets long.
-        let length = subnet.data.len();
-        fixed[9..11].copy_from_slice(&((4 + length) as u16).to_be_bytes());
+        fixed[9..11].copy_from_slice(&((at - OPT_LEN) as u16).to_be_bytes());
         out[..OPT_LEN].copy_from_slice(&fixed);
-        out[OPT_LEN..OPT_LEN + 2].copy_from_slice(&8_u16.to_be_bytes());
-        out[OPT_LEN + 2..OPT_LEN + 4].copy_from_slice(&(length as u16).to_be_bytes());
-        let data = &mut out[OPT_LEN + 4..OPT_LEN + 4 + length];
-        data.copy_from_slice(subnet.data);
-        // Source 0 asks not to be located; the answer holds for all that ask so (RFC 7871 §7.1.2).
-        data[3] = if subnet.source == 0 { 0 } else { *scope };
-        OPT_LEN + 4 + length
+        at
     }
+}
+
+/// Writes one EDNS option (RFC 6891 §6.1.2). Where does its data begin?
+fn option(out: &mut [u8], at: &mut usize, code: u16, data: &[u8]) -> usize {
+    let begin = *at + 4;
+    out[*at..*at + 2].copy_from_slice(&code.to_be_bytes());
+    out[*at + 2..begin].copy_from_slice(&(data.len() as u16).to_be_bytes());
+    out[begin..begin + data.len()].copy_from_slice(data);
+    *at = begin + data.len();
+    begin
 }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use sealane_model::{PoolId, Ttl};
 use sealane_steering::{GeoTable, SteeringPolicy};
 
+use crate::cookie::Secret;
 use crate::dnssec::chain::Denial;
 use crate::dnssec::key::Key;
+use crate::limit::Rates;
 use crate::name::Name;
 use crate::record::Record;
 
@@ -22,6 +24,7 @@ pub struct Config {
     pub zones: Vec<Zone>,
     pub geo: Arc<GeoTable>,
     pub limits: Limits,
+    pub cookies: Cookies,
 }
 
 impl Config {
@@ -33,6 +36,7 @@ impl Config {
             zones,
             geo,
             limits: Limits::default(),
+            cookies: Cookies::Off,
         }
     }
 }
@@ -138,11 +142,24 @@ impl SteeredName {
     }
 }
 
+/// DNS cookies (RFC 7873).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cookies {
+    #[default]
+    Off,
+    /// By a secret of this process alone.
+    Own,
+    /// By these, which all servers of the zones have; the first one makes cookies.
+    Shared(Vec<Secret>),
+}
+
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// TCP connections at once, over all addresses; more are closed at once. One client (an IPv4
     /// address, or a /64 of IPv6) may have a quarter of them, or 8 if that is more.
     pub tcp_connections: usize,
+    /// Answers that one network gets over UDP; `None`: all of them.
+    pub answers: Option<Rates>,
     /// A TCP connection without a question is closed after this (RFC 7766 §6.2.3).
     pub tcp_idle: Duration,
 }
@@ -151,6 +168,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             tcp_connections: 1_024,
+            answers: None,
             tcp_idle: Duration::from_secs(10),
         }
     }

@@ -8,9 +8,12 @@ use std::net::IpAddr;
 
 use sealane_model::{RegionId, Snapshot};
 use sealane_steering::Reason;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::answer::{Answer, Written, refuse};
+use crate::cookie::{self, Baker, COOKIE_LEN, Proof};
 use crate::dnssec::prove::{self as dnssec, Proofs};
+use crate::limit::Said;
 use crate::lookup::{Found, find};
 use crate::memory::Choices;
 use crate::name::Name;
@@ -38,6 +41,32 @@ pub struct Answered {
     /// The question told its client's subnet.
     pub client_subnet: bool,
     pub steered: Option<SteeredTo>,
+    /// What the client's cookie proves.
+    pub proof: Proof,
+    /// What the answer is about, for who limits how many there are.
+    pub said: Said,
+}
+
+/// Who asks, and over what.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'s> {
+    pub address: IpAddr,
+    pub transport: Transport,
+    /// What makes and judges cookies; `None`: there are none.
+    pub cookies: Option<Baker<'s>>,
+}
+
+impl Client<'_> {
+    /// The cookie for the answer, and what the question's proves.
+    fn bake(&self, asked: Option<&cookie::Asked<'_>>) -> (Option<[u8; COOKIE_LEN]>, Proof) {
+        let baked = self
+            .cookies
+            .and_then(|baker| baker.bake(asked?, self.address));
+        match baked {
+            Some((cookie, proof)) => (Some(cookie), proof),
+            None => (None, Proof::Silent),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +89,27 @@ pub fn answer(
     world: &Snapshot,
     out: &mut [u8],
 ) -> Option<Answered> {
-    reply(message, source, transport, (rules, world), None, out)
+    let client = Client {
+        address: source,
+        transport,
+        cookies: None,
+    };
+    answer_to(client, message, rules, world, out)
 }
 
-/// The same by the rules and the world of `memory`, and faster for clients like those before.
+/// The same for a client that may have cookies.
+#[must_use]
+pub fn answer_to(
+    client: Client<'_>,
+    message: &[u8],
+    rules: &Rules,
+    world: &Snapshot,
+    out: &mut [u8],
+) -> Option<Answered> {
+    reply(message, client, (rules, world), None, out)
+}
+
+/// The same by the rules, the world and the time of `memory`, and faster for clients like those before.
 #[must_use]
 pub fn answer_with(
     memory: &mut Memory,
@@ -73,34 +119,77 @@ pub fn answer_with(
     out: &mut [u8],
 ) -> Option<Answered> {
     let by = (&*memory.rules, &*memory.world);
+    let client = Client {
+        address: source,
+        transport,
+        cookies: memory.rules.cookies(memory.now),
+    };
     let choices = Some(&mut memory.choices);
-    reply(message, source, transport, by, choices, out)
+    reply(message, client, by, choices, out)
 }
 
 fn reply(
     message: &[u8],
-    source: IpAddr,
-    transport: Transport,
+    client: Client<'_>,
     (rules, world): (&Rules, &Snapshot),
     choices: Option<&mut Choices>,
     out: &mut [u8],
 ) -> Option<Answered> {
     let question = match Question::parse(message) {
         Ok(question) => question,
-        Err(rejected) => return Some(answered(refuse(&rejected, out)?, false, None)),
+        Err(rejected) => return refused(&rejected, client, out),
     };
-    let mut answer = Answer::begin(&question, transport, out)?;
-    let steered = Asked {
+    let asked = question.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
+    let (cookie, proof) = client.bake(asked);
+    let mut answer = Answer::begin(&question, client.transport, cookie, out)?;
+    let mut asked = Asked {
         question: &question,
-        source,
+        source: client.address,
         rules,
         world,
         choices,
         proofs: Proofs::wanted_by(&question),
-    }
-    .resolve(&mut answer);
+        said: Said::Error,
+    };
+    let steered = asked.resolve(&mut answer);
+    let said = asked.said;
     let subnet = question.edns.and_then(|edns| edns.client_subnet);
-    Some(answered(answer.finish(), subnet.is_some(), steered))
+    let written = answer.finish();
+    Some(Answered {
+        client_subnet: subnet.is_some(),
+        steered,
+        proof,
+        said,
+        ..answered(written)
+    })
+}
+
+fn refused(rejected: &Rejected<'_>, client: Client<'_>, out: &mut [u8]) -> Option<Answered> {
+    let (cookie, proof) = client.bake(rejected.cookie.as_ref());
+    let written = refuse(rejected, cookie, out)?;
+    Some(Answered {
+        proof,
+        ..answered(written)
+    })
+}
+
+/// Instead of an answer that would be one too many for its network: the asker comes back by TCP, or, if it knows
+/// cookies, with the one that is in here (RFC 7873 §5.2.3).
+#[must_use]
+pub fn answer_short(client: Client<'_>, message: &[u8], out: &mut [u8]) -> Option<Answered> {
+    let question = Question::parse(message).ok()?;
+    let asked = question.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
+    let (cookie, proof) = client.bake(asked);
+    let mut answer = Answer::begin(&question, client.transport, cookie, out)?;
+    match proof {
+        Proof::Asks => answer.rcode = Rcode::BadCookie,
+        _ => answer.shorten(),
+    }
+    answer.authoritative = false;
+    Some(Answered {
+        proof,
+        ..answered(answer.finish())
+    })
 }
 
 /// The answer to a message of which only the beginning was received: no question is that long.
@@ -120,17 +209,20 @@ pub fn answer_cut_short(message: &[u8], out: &mut [u8]) -> Option<Answered> {
         }),
         section: None,
         edns: None,
+        cookie: None,
     };
-    Some(answered(refuse(&rejected, out)?, false, None))
+    Some(answered(refuse(&rejected, None, out)?))
 }
 
-const fn answered(written: Written, client_subnet: bool, steered: Option<SteeredTo>) -> Answered {
+const fn answered(written: Written) -> Answered {
     Answered {
         length: written.length,
         rcode: written.rcode,
         truncated: written.truncated,
-        client_subnet,
-        steered,
+        client_subnet: false,
+        steered: None,
+        proof: Proof::Silent,
+        said: Said::Error,
     }
 }
 
@@ -144,10 +236,12 @@ struct Asked<'a, 'm> {
     choices: Option<&'a mut Choices>,
     /// What signed zones prove along the way.
     proofs: Proofs<'a>,
+    /// Of the name in question.
+    said: Said,
 }
 
 impl<'a> Asked<'a, '_> {
-    fn resolve(mut self, answer: &mut Answer<'_, '_>) -> Option<SteeredTo> {
+    fn resolve(&mut self, answer: &mut Answer<'_, '_>) -> Option<SteeredTo> {
         let steered = self.follow(answer);
         self.proofs.write(answer);
         steered
@@ -166,6 +260,9 @@ impl<'a> Asked<'a, '_> {
                     node,
                     expanded,
                 } => {
+                    if is_first {
+                        self.said = about(node, name, expanded);
+                    }
                     let at = At {
                         zone,
                         node,
@@ -177,21 +274,30 @@ impl<'a> Asked<'a, '_> {
                         Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
                     }
                 }
-                Found::Moved { node, .. } => match moved(name, node, answer) {
-                    // The CNAME that was made is itself what was asked for.
-                    Some(_) if matches!(self.question.rtype, rtype::CNAME | rtype::ANY) => {
-                        return None;
+                Found::Moved { node, .. } => {
+                    if is_first {
+                        self.said = about(node, name, false);
                     }
-                    Some(target) => alias = Some(target),
-                    None => return None,
-                },
+                    match moved(name, node, answer) {
+                        // The CNAME that was made is itself what was asked for.
+                        Some(_) if matches!(self.question.rtype, rtype::CNAME | rtype::ANY) => {
+                            return None;
+                        }
+                        Some(target) => alias = Some(target),
+                        None => return None,
+                    }
+                }
                 Found::NoName { zone, encloser } => {
+                    if is_first {
+                        self.said = Said::NoName;
+                    }
                     answer.rcode = Rcode::NxDomain;
                     answer.negative(zone, negative_ttl(zone, None));
                     self.proofs.no_name(zone, name, encloser, answer);
                     return None;
                 }
                 Found::Delegation { zone, cut } if is_first => {
+                    self.said = Said::Referral;
                     self.delegated(zone, cut, answer);
                     return None;
                 }
@@ -355,6 +461,14 @@ fn moved(name: &LowerName, node: &Node, answer: &mut Answer<'_, '_>) -> Option<L
     let target = name.moved(usize::from(node.name_length), to.wire());
     answer.moved(node, set, target.as_ref());
     target
+}
+
+/// All names that a wildcard or a DNAME speaks for are one.
+fn about(node: &Node, name: &LowerName, expanded: bool) -> Said {
+    const WILDCARD_LABEL: usize = 2;
+    let own = usize::from(node.name_length) - if expanded { WILDCARD_LABEL } else { 0 };
+    let wire = name.wire();
+    Said::Name(xxh3_64(&wire[wire.len().saturating_sub(own)..]))
 }
 
 enum Step<'t> {

@@ -6,10 +6,12 @@
 //! `answer` (composing) → `serve` (sockets). [`name`] and [`record`] read what operators write.
 
 pub mod config;
+pub mod cookie;
 pub mod engine;
 #[doc(hidden)]
 pub mod question;
 
+pub mod limit;
 pub mod lookup;
 mod memory;
 mod rules;

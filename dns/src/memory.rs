@@ -13,6 +13,8 @@ use sealane_steering::{ClientPlace, Reason, depends_on_key};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::engine::{Client, Transport};
+use crate::limit::Rates;
 use crate::rules::Rules;
 use crate::steer::{Choice, Family, Outcome, choose};
 use crate::zone::Steered;
@@ -29,6 +31,8 @@ pub struct Memory {
     pub(crate) rules: Arc<Rules>,
     pub(crate) world: Arc<Snapshot>,
     pub(crate) choices: Choices,
+    /// Seconds since 1970, for cookies.
+    pub(crate) now: u32,
 }
 
 impl Memory {
@@ -38,7 +42,13 @@ impl Memory {
             rules: Arc::clone(rules),
             world: Arc::clone(world),
             choices: Choices::default(),
+            now: 0,
         }
+    }
+
+    /// It is that time now, in seconds since 1970 (cut to 32 bits).
+    pub const fn set_time(&mut self, now: u32) {
+        self.now = now;
     }
 
     /// From now on answers are by these. Forgets everything when they are others than before.
@@ -49,6 +59,19 @@ impl Memory {
         self.rules = Arc::clone(rules);
         self.world = Arc::clone(world);
         self.choices.forget();
+    }
+
+    /// Whoever asks now.
+    pub(crate) fn client(&self, address: IpAddr, transport: Transport) -> Client<'_> {
+        Client {
+            address,
+            transport,
+            cookies: self.rules.cookies(self.now),
+        }
+    }
+
+    pub(crate) fn rates(&self) -> Option<&Rates> {
+        self.rules.limits.answers.as_ref()
     }
 
     #[must_use]

@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, g
 use sealane_model::{RegionId, Topology};
 use sealane_steering::Reason;
 
+use crate::cookie::Proof;
 use crate::dnssec::timing::Moment;
 use crate::engine::{Answered, Transport};
 use crate::name::Name;
@@ -38,6 +39,16 @@ pub fn describe() {
         "dns_truncated_total",
         count,
         "Answers too long for their datagram; the asker comes back by TCP."
+    );
+    describe_counter!(
+        "dns_limited_total",
+        count,
+        "Answers over UDP that were above their network's rate, by what was done: dropped, shortened, or asked for a cookie."
+    );
+    describe_counter!(
+        "dns_cookies_total",
+        count,
+        "Questions with a DNS cookie, by whether it was ours and held (proven) or not (new)."
     );
     describe_counter!(
         "dns_client_subnet_total",
@@ -171,6 +182,8 @@ pub(crate) struct Metrics {
     ignored: Counter,
     truncated: Counter,
     client_subnet: Counter,
+    cookies: [Counter; 2],
+    limited: [Counter; 3],
     answers: [Counter; Rcode::ALL.len()],
     reasons: [Counter; REASONS.len()],
     pub(crate) receive_errors: Counter,
@@ -187,6 +200,9 @@ impl Metrics {
             ignored: counter!("dns_ignored_total", "transport" => transport),
             truncated: counter!("dns_truncated_total"),
             client_subnet: counter!("dns_client_subnet_total"),
+            cookies: ["new", "proven"].map(|proof| counter!("dns_cookies_total", "proof" => proof)),
+            limited: ["dropped", "shortened", "cookie"]
+                .map(|action| counter!("dns_limited_total", "action" => action)),
             answers: Rcode::ALL.map(|rcode| {
                 counter!("dns_answers_total", "transport" => transport, "code" => rcode.as_str())
             }),
@@ -216,6 +232,10 @@ pub(crate) struct Tally {
     ignored: u64,
     truncated: u64,
     client_subnet: u64,
+    /// New, proven.
+    cookies: [u64; 2],
+    /// Dropped, shortened, asked for a cookie.
+    limited: [u64; 3],
     answers: [u64; Rcode::ALL.len()],
     reasons: [u64; REASONS.len()],
     /// By [`RegionId::index`]; as long as the largest id seen, at most 65,536.
@@ -234,6 +254,8 @@ impl Tally {
         self.answers[answered.rcode.index()] += 1;
         self.truncated += u64::from(answered.truncated);
         self.client_subnet += u64::from(answered.client_subnet);
+        self.cookies[0] += u64::from(answered.proof == Proof::Asks);
+        self.cookies[1] += u64::from(answered.proof == Proof::Proven);
         let Some(steered) = answered.steered else {
             return;
         };
@@ -248,12 +270,32 @@ impl Tally {
         }
     }
 
+    /// A question whose answer was above its network's rate; what is sent instead, if anything.
+    pub(crate) fn limited(&mut self, instead: Option<&Answered>) {
+        let action = match instead {
+            None => 0,
+            Some(short) if short.rcode == Rcode::BadCookie => 2,
+            Some(_) => 1,
+        };
+        self.limited[action] += 1;
+        match instead {
+            Some(_) => self.record(instead),
+            None => self.questions += 1,
+        }
+    }
+
     /// Adds everything to the shared counters and begins anew.
     pub(crate) fn flush(&mut self, metrics: &Metrics, topology: &Topology) {
         add(&metrics.questions, &mut self.questions);
         add(&metrics.ignored, &mut self.ignored);
         add(&metrics.truncated, &mut self.truncated);
         add(&metrics.client_subnet, &mut self.client_subnet);
+        for (counter, number) in metrics.cookies.iter().zip(&mut self.cookies) {
+            add(counter, number);
+        }
+        for (counter, number) in metrics.limited.iter().zip(&mut self.limited) {
+            add(counter, number);
+        }
         for (counter, number) in metrics.answers.iter().zip(&mut self.answers) {
             add(counter, number);
         }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::cookie;
 use crate::wire::{CLASS_IN, HEADER_LEN, LABEL_MAX, NAME_MAX, Rcode, rtype};
 
 /// One lawful question of class IN, as far as its form goes.
@@ -34,6 +35,7 @@ pub struct Edns<'m> {
     pub udp_size: u16,
     pub dnssec_ok: bool,
     pub client_subnet: Option<ClientSubnet<'m>>,
+    pub cookie: Option<cookie::Asked<'m>>,
 }
 
 /// EDNS Client Subnet (RFC 7871 §6), checked.
@@ -75,6 +77,8 @@ pub enum Refusal {
     Options,
     #[error("a client subnet that is not lawful")]
     ClientSubnet,
+    #[error("a cookie of a length that none may have")]
+    Cookie,
     #[error("EDNS version {0}")]
     EdnsVersion(u8),
     #[error("class {0}")]
@@ -100,7 +104,8 @@ impl Refusal {
             | Self::Trailing
             | Self::Opt
             | Self::Options
-            | Self::ClientSubnet => Some(Rcode::FormErr),
+            | Self::ClientSubnet
+            | Self::Cookie => Some(Rcode::FormErr),
         }
     }
 }
@@ -116,6 +121,7 @@ pub struct Rejected<'m> {
     /// The message had an OPT record, so the answer has one too (RFC 6891 §7). `Some(true)` when
     /// it asked for DNSSEC (RFC 3225 §3).
     pub edns: Option<bool>,
+    pub cookie: Option<cookie::Asked<'m>>,
 }
 
 impl<'m> Question<'m> {
@@ -129,6 +135,7 @@ impl<'m> Question<'m> {
             head: None,
             section: None,
             edns: None,
+            cookie: None,
         };
         Self::read(message, &mut rejected).map_err(|refusal| Rejected {
             refusal,
@@ -407,19 +414,30 @@ impl<'m> Reader<'m> {
         if version != 0 {
             return Err(Refusal::EdnsVersion(version));
         }
+        let options = options(data)?;
+        seen.cookie = options.cookie;
         Ok(Some(Edns {
             udp_size: udp_size.max(512),
             dnssec_ok,
-            client_subnet: client_subnet(data)?,
+            client_subnet: options.client_subnet,
+            cookie: options.cookie,
         }))
     }
 }
 
-/// The number of the Client Subnet option.
-const OPTION_CLIENT_SUBNET: u16 = 8;
+/// EDNS options by number (IANA "DNS EDNS0 Option Codes").
+pub(crate) const OPTION_CLIENT_SUBNET: u16 = 8;
+pub(crate) const OPTION_COOKIE: u16 = 10;
 
-fn client_subnet(options: &[u8]) -> Result<Option<ClientSubnet<'_>>, Refusal> {
-    let mut found = None;
+/// Those that matter here; others are passed over.
+#[derive(Default)]
+struct Options<'m> {
+    client_subnet: Option<ClientSubnet<'m>>,
+    cookie: Option<cookie::Asked<'m>>,
+}
+
+fn options(options: &[u8]) -> Result<Options<'_>, Refusal> {
+    let mut found = Options::default();
     let mut rest = Reader {
         message: options,
         at: 0,
@@ -430,13 +448,19 @@ fn client_subnet(options: &[u8]) -> Result<Option<ClientSubnet<'_>>, Refusal> {
         let data = rest
             .take(usize::from(length))
             .map_err(|_| Refusal::Options)?;
-        if code != OPTION_CLIENT_SUBNET {
-            continue;
+        match code {
+            OPTION_CLIENT_SUBNET if found.client_subnet.is_some() => {
+                return Err(Refusal::ClientSubnet);
+            }
+            OPTION_CLIENT_SUBNET => {
+                found.client_subnet = Some(subnet(data).ok_or(Refusal::ClientSubnet)?);
+            }
+            // Of several the first one counts (RFC 7873 §5.2).
+            OPTION_COOKIE if found.cookie.is_none() => {
+                found.cookie = Some(cookie::Asked::read(data).ok_or(Refusal::Cookie)?);
+            }
+            _ => {}
         }
-        if found.is_some() {
-            return Err(Refusal::ClientSubnet);
-        }
-        found = Some(subnet(data).ok_or(Refusal::ClientSubnet)?);
     }
     Ok(found)
 }
@@ -567,6 +591,8 @@ mod tests {
             ),
             (with_options(b"\0"), Refusal::Options),
             (with_options(b"\0\x0a\0\x05abcd"), Refusal::Options),
+            (with_options(b"\0\x0a\0\x04abcd"), Refusal::Cookie),
+            (with_options(b"\0\x0a\0\x0912345678s"), Refusal::Cookie),
             (message([1, 0, 0, 0], b"\0\0\x01\0\x03"), Refusal::Class(3)),
             (
                 message([1, 0, 0, 0], b"\0\0\xfc\0\x01"),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use sealane_model::Snapshot;
 use sealane_steering::GeoTable;
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Cookies, Limits};
+use crate::cookie::{Baker, Secret};
 use crate::dnssec::ahead::sign_ahead;
 use crate::dnssec::timing::Moment;
 use crate::zone::ZoneTable;
@@ -18,6 +19,8 @@ pub struct Rules {
     pub table: ZoneTable,
     pub geo: Arc<GeoTable>,
     pub limits: Limits,
+    /// The first one makes cookies, all are honoured; with none there are no cookies.
+    pub(crate) secrets: Vec<Secret>,
     /// What they were compiled from, where zones are signed: they are signed again in time.
     pub(crate) config: Option<Arc<Config>>,
 }
@@ -32,14 +35,34 @@ impl Rules {
     /// Zones that are signed are signed as of `now`; what `before` has signed alike is taken over.
     #[must_use]
     pub fn compile_at(config: &Config, now: Moment, before: Option<&Self>) -> Self {
+        let secrets = match (&config.cookies, before) {
+            (Cookies::Off, _) => Vec::new(),
+            (Cookies::Shared(secrets), _) => secrets.clone(),
+            (Cookies::Own, before) => before.map_or_else(Vec::new, |rules| rules.secrets.clone()),
+        };
         let before = before.map(|rules| &rules.table);
         let is_signed = config.zones.iter().any(|zone| zone.dnssec.is_some());
         Self {
             table: ZoneTable::compile(&config.zones, now, before),
             geo: config.geo.clone(),
             limits: config.limits.clone(),
+            secrets,
             config: is_signed.then(|| Arc::new(config.clone())),
         }
+    }
+
+    /// Has cookies made with this secret, where the operator wants cookies and names none.
+    pub(crate) fn fill_secret(&mut self, cookies: &Cookies, own: Option<&Secret>) {
+        if *cookies == Cookies::Own {
+            self.secrets = own.cloned().into_iter().collect();
+        }
+    }
+
+    /// What makes cookies at this time, if anything does.
+    #[must_use]
+    pub(crate) fn cookies(&self, now: u32) -> Option<Baker<'_>> {
+        let secrets = &self.secrets[..];
+        (!secrets.is_empty()).then_some(Baker { secrets, now })
     }
 
     /// Signs what steered names may be answered with in this world, before anyone asks.

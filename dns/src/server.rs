@@ -18,6 +18,7 @@ use sealane_steering::Decision;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
+use crate::cookie::Secret;
 use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
@@ -39,6 +40,8 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Dns {
     shared: Arc<Shared>,
+    /// For cookies, where the operator names no secret.
+    own: Option<Secret>,
     workers: NonZeroUsize,
     /// Which addresses are served, and by what. A lock because rules are replaced and the server is
     /// stopped through `&self`; held for moments, by the few who run the program, and by no thread
@@ -109,7 +112,9 @@ impl Dns {
         options: Options,
         inherit: &mut Inherit<'_>,
     ) -> Result<Self, BindError> {
-        let rules = Rules::compile_at(&config, signer::now(), None);
+        let own = own_secret();
+        let mut rules = Rules::compile_at(&config, signer::now(), None);
+        rules.fill_secret(&config.cookies, own.as_ref());
         let wanted = unique(&config.bind);
         let new = bind_all(&wanted, &[], options.workers, inherit)?;
         let services: Result<_, _> = new.into_iter().map(Service::new).collect();
@@ -120,6 +125,7 @@ impl Dns {
                 rules: Arc::new(ArcSwap::from_pointee(rules)),
                 seats: stream::Seats::default(),
             }),
+            own,
             workers: options.workers,
             state: Mutex::new(State {
                 stage: Stage::Bound,
@@ -220,8 +226,11 @@ impl Dns {
         let ours: Vec<_> = served.iter().map(|(_, address)| *address).collect();
         let new = bind_all(&missing, &ours, self.workers, &mut nothing)?;
         let new: Result<_, _> = new.into_iter().map(Service::new).collect();
+        let before = self.shared.rules.load();
+        let mut rules = Rules::compile_at(&config, signer::now(), Some(&before));
+        rules.fill_secret(&config.cookies, self.own.as_ref());
         Ok(Prepared {
-            rules: Rules::compile_at(&config, signer::now(), Some(&self.shared.rules.load())),
+            rules,
             new: new?,
             wanted,
         })
@@ -396,6 +405,17 @@ fn until_stopped(stop: &Stop, mut run: impl FnMut()) {
         }
         thread::sleep(PANIC_REST);
     }
+}
+
+/// Nobody can guess it, and it ends with the process: clients then learn new cookies. `None`: the system has no
+/// randomness, and there are no cookies.
+fn own_secret() -> Option<Secret> {
+    let mut octets = [0; 16];
+    let filled = aws_lc_rs::rand::fill(&mut octets);
+    if filled.is_err() {
+        error!("no random numbers: no DNS cookies");
+    }
+    filled.ok().map(|()| Secret::new(octets))
 }
 
 fn unique(addresses: &[SocketAddr]) -> Vec<SocketAddr> {

@@ -80,11 +80,13 @@ pub enum Rcode {
     /// A name that would be too long (RFC 6672 §2.2).
     YxDomain = 6,
     BadVers = 16,
+    /// A question whose cookie proves nothing (RFC 7873 §5.2.3).
+    BadCookie = 23,
 }
 
 impl Rcode {
     /// All of them, in the order of [`Rcode::index`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NoError,
         Self::FormErr,
         Self::ServFail,
@@ -93,6 +95,7 @@ impl Rcode {
         Self::Refused,
         Self::YxDomain,
         Self::BadVers,
+        Self::BadCookie,
     ];
 
     /// The code's place in a table of counters.
@@ -100,6 +103,7 @@ impl Rcode {
     pub const fn index(self) -> usize {
         match self {
             Self::BadVers => 7,
+            Self::BadCookie => 8,
             other => other as usize,
         }
     }
@@ -127,6 +131,7 @@ impl Rcode {
             Self::Refused => "refused",
             Self::YxDomain => "yxdomain",
             Self::BadVers => "badvers",
+            Self::BadCookie => "badcookie",
         }
     }
 }

@@ -8,8 +8,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_dns::config::{Limits, Soa, SteeredName, Zone};
+use sealane_dns::config::{Cookies, Limits, Soa, SteeredName, Zone};
 use sealane_dns::engine::Transport;
+use sealane_dns::limit::Rates;
 use sealane_dns::name::Name;
 use sealane_dns::record::Record;
 use sealane_dns::{Config, Deps, Dns, ExplainError, Options};
@@ -55,6 +56,7 @@ fn config(bind: &[SocketAddr]) -> Config {
     let mut config = Config::new(vec![zone], Arc::new(GeoTable::empty()));
     config.bind = bind.to_vec();
     config.limits = Limits {
+        answers: None,
         tcp_connections: 3,
         tcp_idle: PATIENCE,
     };
@@ -122,6 +124,101 @@ fn connect(server: SocketAddr) -> TcpStream {
 /// The answer's last four octets, where its last record is an A without OPT.
 fn last_address(reply: &[u8]) -> [u8; 4] {
     *reply.last_chunk().unwrap()
+}
+
+/// The question with a COOKIE option, as `dig` sends it.
+fn with_cookie(cookie: &[u8], id: u8) -> Vec<u8> {
+    let mut message = question("www.example.test", id);
+    message[11] = 1;
+    message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0");
+    message.extend_from_slice(&[4 + cookie.len() as u8, 0, 10, 0, cookie.len() as u8]);
+    message.extend_from_slice(cookie);
+    message
+}
+
+/// The first octets of each answer to `count` such questions, and the last 24 of the last one.
+fn flood(server: SocketAddr, message: &[u8], count: usize) -> (Vec<[u8; 4]>, Vec<u8>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server).unwrap();
+    for _ in 0..count {
+        socket.send(message).unwrap();
+    }
+    // Another kind of answer, which no limit of the former touches, tells that all are through.
+    socket.send(&question("elsewhere.test", 99)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut heads, mut last) = (Vec::new(), Vec::new());
+    let mut reply = [0; 2_048];
+    loop {
+        let length = socket.recv(&mut reply).unwrap();
+        if reply[1] == 99 {
+            return (heads, last);
+        }
+        heads.push(*reply.first_chunk().unwrap());
+        last = reply[length.saturating_sub(24)..length].to_vec();
+    }
+}
+
+#[test]
+fn a_flood_gets_few_answers_and_who_has_a_cookie_gets_all() {
+    let mut config = config(&[loopback()]);
+    config.cookies = Cookies::Own;
+    config.limits.answers = Some(Rates {
+        per_second: 1,
+        burst: 5,
+        slip: 2,
+        exempt: Vec::new(),
+    });
+    let (dns, _world) = start(config);
+    let server = dns.addresses()[0];
+    const TRUNCATED: u8 = 2;
+    const BADCOOKIE: u8 = 7; // its lower bits
+
+    let (plain, _) = flood(server, &question("www.example.test", 1), 40);
+    let short = plain.iter().filter(|head| head[2] & TRUNCATED != 0).count();
+    let whole = plain.len() - short;
+    // One more for each second that a slow machine takes.
+    assert!((5..10).contains(&whole), "{whole}");
+    assert!(
+        (13..=18).contains(&short),
+        "every second of the rest: {short}"
+    );
+
+    let (asked, last) = flood(server, &with_cookie(b"12345678", 2), 40);
+    let told = asked
+        .iter()
+        .filter(|head| head[3] & 15 == BADCOOKIE)
+        .count();
+    assert!(told >= 13, "{told}");
+    assert!(last.starts_with(b"12345678"), "its own part, and ours");
+
+    let (proven, again) = flood(server, &with_cookie(&last, 3), 40);
+    assert_eq!(proven.len(), 40);
+    assert!(
+        proven
+            .iter()
+            .all(|head| head[2] & TRUNCATED == 0 && head[3] & 15 == 0)
+    );
+    assert!(again.starts_with(b"12345678"));
+}
+
+#[test]
+fn a_reload_keeps_the_cookies_that_it_gave() {
+    let mut config = config(&[loopback()]);
+    config.cookies = Cookies::Own;
+    config.limits.answers = Some(Rates {
+        per_second: 1,
+        burst: 5,
+        slip: 0,
+        exempt: Vec::new(),
+    });
+    let (dns, _world) = start(config.clone());
+    let server = dns.addresses()[0];
+    let (_, cookie) = flood(server, &with_cookie(b"12345678", 1), 1);
+
+    dns.replace_rules(dns.prepare(config).unwrap());
+
+    let (proven, _) = flood(server, &with_cookie(&cookie, 2), 20);
+    assert_eq!(proven.len(), 20);
 }
 
 #[test]

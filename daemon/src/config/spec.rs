@@ -1382,8 +1382,12 @@ shape! {
         limits: DnsLimitsSpec = "{}",
         /// What signed zones have in common.
         dnssec: DnssecSpec = "{}",
+        /// DNS cookies (RFC 7873): who has one has not forged its address.
+        cookies: DnsCookiesSpec = "{}",
+        /// Response rate limiting: how much a forged address can be sent over UDP.
+        rrl: RrlSpec = "{}",
     }
-    later ["transfer", "cookies", "rrl", "tls", "https", "quic", "nsid", "tsig", "notify"]
+    later ["transfer", "tls", "https", "quic", "nsid", "tsig", "notify"]
 }
 
 shape! {
@@ -1404,6 +1408,32 @@ shape! {
         net: Net = required,
         /// The region's name.
         region: Text = required,
+    }
+}
+
+shape! {
+    /// DNS cookies (RFC 7873, RFC 9018).
+    DnsCookiesSpec {
+        /// Whether answers have cookies.
+        enabled: Flag = "true",
+        /// What cookies are made by (the first) and honoured by (all), the same on every server of the zones:
+        /// 32 hexadecimal digits each, by reference. Without any, one that this process alone knows.
+        secrets: OneOrMany<Secret> = "[]",
+    }
+}
+
+shape! {
+    /// Response rate limiting: answers over UDP to one network (an IPv4 /24, an IPv6 /56) that say the same.
+    RrlSpec {
+        /// So many in a second and for each thread; more are dropped or shortened. 0: no limit.
+        answers: Whole<0, 10_000_000> = "1000",
+        /// So many are saved up while a network asks less. `answers` when left out.
+        burst: Whole<1, 10_000_000>,
+        /// Every so many answers above the rate one is sent short, so that who really asks comes back over TCP or
+        /// with a cookie. 0: none.
+        slip: Whole<0, 100> = "2",
+        /// Networks that are never limited.
+        exempt: OneOrMany<Net> = "[127.0.0.0/8, \"::1/128\"]",
     }
 }
 

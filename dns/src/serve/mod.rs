@@ -1,6 +1,7 @@
 //! Transports: everything that touches a socket. What is answered is decided in [`crate::engine`].
 
 pub(crate) mod bind;
+pub(crate) mod clock;
 pub(crate) mod signer;
 pub(crate) mod stream;
 pub(crate) mod udp;

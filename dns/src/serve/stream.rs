@@ -19,8 +19,9 @@ use hickory_server::server::TimeoutStream;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
+use super::clock::calendar_seconds;
 use super::{Shared, Stop};
-use crate::engine::{STREAM_SIZE_MAX, Transport, answer};
+use crate::engine::{Client, STREAM_SIZE_MAX, Transport, answer_to};
 use crate::metrics::{Metrics, Tally};
 
 /// Answers of one connection that wait to be sent. One would do: the next question is read when the
@@ -269,15 +270,12 @@ impl Connection {
         let shared = &self.seat.shared;
         let (rules, world) = (shared.rules.load(), shared.world.load());
         let mut reply = vec![0; STREAM_SIZE_MAX];
-        let source = self.peer.ip();
-        let answered = answer(
-            message,
-            source,
-            Transport::Stream,
-            &rules,
-            &world,
-            &mut reply,
-        );
+        let client = Client {
+            address: self.peer.ip(),
+            transport: Transport::Stream,
+            cookies: rules.cookies(calendar_seconds()),
+        };
+        let answered = answer_to(client, message, &rules, &world, &mut reply);
         self.tally.record(answered.as_ref());
         self.tally.flush(&self.seat.metrics, &world.topology);
         reply.truncate(answered?.length);

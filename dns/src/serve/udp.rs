@@ -8,6 +8,7 @@
     reason = "recvmmsg and sendmmsg have no safe form; one call for 64 datagrams takes half the time of 64 calls"
 )]
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -19,8 +20,13 @@ use std::time::Duration;
 use socket2::Socket;
 use tracing::{debug, error};
 
+use super::clock::{calendar_seconds, steady_micros};
 use super::{Shared, Stop};
-use crate::engine::{Answered, Memory, Transport, UDP_SIZE_MAX, answer_cut_short, answer_with};
+use crate::cookie::Proof;
+use crate::engine::{
+    Answered, Memory, Transport, UDP_SIZE_MAX, answer_cut_short, answer_short, answer_with,
+};
+use crate::limit::{Limiter, Verdict};
 use crate::metrics::{Metrics, Tally};
 
 /// Datagrams received and sent by one call. More wait in the kernel.
@@ -71,6 +77,7 @@ pub(crate) fn run(socket: &UdpSocket, shared: &Shared, stop: &Stop) {
     let mut rules = arc_swap::Cache::new(Arc::clone(&shared.rules));
     let mut world = arc_swap::Cache::new(Arc::clone(shared.world.cell()));
     let mut memory = Memory::new(rules.load(), world.load());
+    let mut limits = Limits::default();
     let mut tally = Tally::default();
     let mut batch = Batch::new();
     let fd = socket.as_raw_fd();
@@ -92,8 +99,10 @@ pub(crate) fn run(socket: &UdpSocket, shared: &Shared, stop: &Stop) {
         };
         // Loaded after an idle turn as well, so that an old world is not kept alive.
         memory.follow(rules.load(), world.load());
+        memory.set_time(calendar_seconds());
         if received > 0 {
-            batch.answer(received, &mut memory, &mut tally);
+            limits.follow(&memory, steady_micros());
+            batch.answer(received, &mut memory, &mut limits, &mut tally);
             let unsent = batch.send(fd);
             metrics.send_errors.increment(unsent);
             tally.flush(&metrics, &memory.world().topology);
@@ -190,14 +199,40 @@ impl Batch {
         Ok(count)
     }
 
-    fn answer(&mut self, count: usize, memory: &mut Memory, tally: &mut Tally) {
+    fn answer(
+        &mut self,
+        count: usize,
+        memory: &mut Memory,
+        limits: &mut Limits,
+        tally: &mut Tally,
+    ) {
         for i in 0..count {
             let received = &mut self.received[i];
             let message = &self.messages[i][..received.length];
             let out = &mut self.answers[i][..];
-            let answered = answer_one(message, received.cut_short, &self.sources[i], memory, out);
-            tally.record(answered.as_ref());
-            received.answer_length = answered.map_or(0, |answered| answered.length);
+            let source = &self.sources[i];
+            let answered = answer_one(message, received.cut_short, source, memory, out);
+            let limited = match &answered {
+                Some(answered) if limits.limiter.is_some() => {
+                    limits.judge(answered, source, memory)
+                }
+                _ => Verdict::Send,
+            };
+            received.answer_length = match limited {
+                Verdict::Send => {
+                    tally.record(answered.as_ref());
+                    answered.map_or(0, |answered| answered.length)
+                }
+                Verdict::Slip => {
+                    let short = shorten(message, source, memory, out);
+                    tally.limited(short.as_ref());
+                    short.map_or(0, |short| short.length)
+                }
+                Verdict::Drop => {
+                    tally.limited(None);
+                    0
+                }
+            };
         }
         for received in &mut self.received[count..] {
             received.answer_length = 0;
@@ -281,6 +316,51 @@ fn answer_one(
         return answer_cut_short(message, out);
     }
     answer_with(memory, message, source.ip(), Transport::Udp, out)
+}
+
+/// How many answers networks get from this thread.
+#[derive(Default)]
+struct Limits {
+    /// While the operator limits them.
+    limiter: Option<Limiter>,
+    /// In microseconds.
+    now: u64,
+}
+
+impl Limits {
+    fn follow(&mut self, memory: &Memory, now: u64) {
+        self.now = now;
+        match (memory.rates(), &self.limiter) {
+            (Some(_), None) => self.limiter = Some(Limiter::new(RandomState::new().hash_one(now))),
+            (None, Some(_)) => self.limiter = None,
+            _ => {}
+        }
+    }
+
+    fn judge(
+        &mut self,
+        answered: &Answered,
+        source: &libc::sockaddr_storage,
+        memory: &Memory,
+    ) -> Verdict {
+        let to = address(source).filter(|_| answered.proof != Proof::Proven);
+        match (&mut self.limiter, memory.rates(), to) {
+            (Some(limiter), Some(rates), Some(to)) => {
+                limiter.judge(rates, self.now, to.ip(), answered.said)
+            }
+            _ => Verdict::Send,
+        }
+    }
+}
+
+fn shorten(
+    message: &[u8],
+    source: &libc::sockaddr_storage,
+    memory: &Memory,
+    out: &mut [u8],
+) -> Option<Answered> {
+    let client = memory.client(address(source)?.ip(), Transport::Udp);
+    answer_short(client, message, out)
 }
 
 fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
@@ -367,20 +447,12 @@ mod tests {
     use super::super::bind::{Sockets, bind};
     use super::super::stream::Seats;
     use super::*;
-    use crate::config::{Config, Limits};
+    use crate::config::Config;
     use crate::engine::Rules;
 
     #[test]
     fn what_waits_when_the_stop_comes_is_still_answered() {
-        let config = Config {
-            bind: Vec::new(),
-            zones: Vec::new(),
-            geo: Arc::new(GeoTable::empty()),
-            limits: Limits {
-                tcp_connections: 1,
-                tcp_idle: Duration::from_secs(1),
-            },
-        };
+        let config = Config::new(Vec::new(), Arc::new(GeoTable::empty()));
         let (_writer, world) = snapshot_channel(Snapshot::default());
         let shared = Shared {
             world,

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sealane_dns::config::{Config, Limits, Soa, SteeredName, Zone};
+use sealane_dns::config::{Config, Cookies, Limits, Soa, SteeredName, Zone};
+use sealane_dns::cookie::Secret as CookieSecret;
+use sealane_dns::limit::Rates;
 use sealane_dns::name::Name;
 use sealane_dns::record::{Record, ZoneFile, parse_zone_file};
 use sealane_model::Ttl;
@@ -14,10 +16,15 @@ use super::super::error::Mistake;
 use super::super::files::ZONE_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    DnsLimitsSpec, DnsSpec, DnssecSpec, RecordSpec, SoaSpec, SteeredSpec, TtlText, ZoneSpec,
+    DnsCookiesSpec, DnsLimitsSpec, DnsSpec, DnssecSpec, RecordSpec, RrlSpec, SoaSpec, SteeredSpec,
+    TtlText, ZoneSpec,
 };
-use super::super::unit::{OneOrManyText, Text};
+use super::super::unit::{OneOrManyText, Secret, Text};
+use super::admin::FILE_PREFIX;
 use super::{Parser, Transport};
+
+/// Each cookie may be of any of them.
+const COOKIE_SECRETS_MAX: usize = 8;
 
 /// The serial of a zone whose files have no date.
 const SERIAL_WITHOUT_DATE: u32 = 1;
@@ -30,6 +37,7 @@ impl Parser<'_> {
                 zones: Vec::new(),
                 geo,
                 limits: default_limits()?,
+                cookies: Cookies::Off,
             });
         };
         let DnsSpec {
@@ -40,8 +48,12 @@ impl Parser<'_> {
             zones,
             limits,
             dnssec,
+            cookies,
+            rrl,
         } = &spec.value;
         let zones = self.zones(zones.as_ref(), dnssec.as_ref());
+        let cookies = cookies.as_ref().and_then(|at| self.cookies(&at.value));
+        let answers = rrl.as_ref().and_then(|at| rates_of(&at.value));
         let bind = bind.as_ref()?;
         if zones.is_empty() {
             return Some(Config {
@@ -49,6 +61,7 @@ impl Parser<'_> {
                 zones,
                 geo,
                 limits: limits_of(limits.as_ref()?)?,
+                cookies: cookies?,
             });
         }
         if bind.value.is_empty() {
@@ -65,8 +78,58 @@ impl Parser<'_> {
             bind: bind.value.iter().map(|at| at.value.0).collect(),
             zones,
             geo,
-            limits: limits_of(limits.as_ref()?)?,
+            limits: Limits {
+                answers: answers?,
+                ..limits_of(limits.as_ref()?)?
+            },
+            cookies: cookies?,
         })
+    }
+
+    fn cookies(&mut self, spec: &DnsCookiesSpec) -> Option<Cookies> {
+        let DnsCookiesSpec {
+            span: _,
+            broken: _,
+            enabled,
+            secrets,
+        } = spec;
+        let secrets = secrets.as_ref()?;
+        if secrets.value.len() > COOKIE_SECRETS_MAX {
+            let message = format!("more than {COOKIE_SECRETS_MAX} secrets");
+            self.notes.wrong(secrets.span, message);
+            return None;
+        }
+        // All of them are looked at, whichever is wrong.
+        let all: Vec<_> = secrets
+            .value
+            .iter()
+            .map(|at| self.cookie_secret(at))
+            .collect();
+        let all: Option<Vec<_>> = all.into_iter().collect();
+        Some(match all? {
+            _ if !enabled.as_ref()?.value.0 => Cookies::Off,
+            none if none.is_empty() => Cookies::Own,
+            some => Cookies::Shared(some),
+        })
+    }
+
+    fn cookie_secret(&mut self, at: &At<Secret>) -> Option<CookieSecret> {
+        if at.written.is_none() && !at.value.0.starts_with(FILE_PREFIX) {
+            self.notes.mistake(
+                Mistake::new(at.span, "a secret must not stand in this file")
+                    .expected("`${VARIABLE}` or `file:PATH`"),
+            );
+            return None;
+        }
+        let text = self.referred(at)?;
+        let secret = hexadecimal(text.trim());
+        if secret.is_none() {
+            self.notes.mistake(
+                Mistake::new(at.span, "the secret is not 32 hexadecimal digits")
+                    .help("make one with `openssl rand -hex 16`"),
+            );
+        }
+        secret.map(CookieSecret::new)
     }
 
     fn zones(
@@ -414,7 +477,41 @@ fn limits_of(spec: &At<DnsLimitsSpec>) -> Option<Limits> {
     Some(Limits {
         tcp_connections: usize::try_from(tcp_connections.as_ref()?.value.0).ok()?,
         tcp_idle: tcp_idle.as_ref()?.value.0,
+        answers: None,
     })
+}
+
+/// `Some(None)`: no limit.
+fn rates_of(spec: &RrlSpec) -> Option<Option<Rates>> {
+    let RrlSpec {
+        span: _,
+        broken: _,
+        answers,
+        burst,
+        slip,
+        exempt,
+    } = spec;
+    let answers = u32::try_from(answers.as_ref()?.value.0).ok()?;
+    let burst = match burst {
+        Some(burst) => u32::try_from(burst.value.0).ok()?,
+        None => answers,
+    };
+    let exempt = exempt.as_ref()?.value.iter();
+    let rates = Rates {
+        per_second: answers,
+        burst,
+        slip: u32::try_from(slip.as_ref()?.value.0).ok()?,
+        exempt: exempt
+            .map(|at| (at.value.0.addr(), at.value.0.prefix_len()))
+            .collect(),
+    };
+    Some((answers > 0).then_some(rates))
+}
+
+fn hexadecimal(text: &str) -> Option<[u8; 16]> {
+    let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
+    Some(number.to_be_bytes())
 }
 
 fn default_limits() -> Option<Limits> {

@@ -4,10 +4,9 @@
 #![no_main]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use sealane_dns::config::{Config, Limits, Zone};
+use sealane_dns::config::{Config, Zone};
 use sealane_dns::engine::{Rules, STREAM_SIZE_MAX, Transport, answer};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
@@ -33,15 +32,7 @@ fuzz_target!(|text: &str| {
     assert!(names.iter().all(|name| name.is_at_or_below(&apex)));
     let zone = Zone::new(apex, soa, file.records);
     let _ = sealane_dns::zone::check(&zone);
-    let rules = Rules::compile(&Config {
-        bind: Vec::new(),
-        zones: vec![zone],
-        geo: Arc::new(GeoTable::empty()),
-        limits: Limits {
-            tcp_connections: 1,
-            tcp_idle: Duration::from_secs(1),
-        },
-    });
+    let rules = Rules::compile(&Config::new(vec![zone], Arc::new(GeoTable::empty())));
     let world = World::new().build();
     let mut out = vec![0; STREAM_SIZE_MAX];
     for name in names.iter().take(16) {
