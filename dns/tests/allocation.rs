@@ -10,7 +10,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use sealane_dns::Config;
-use sealane_dns::config::{SteeredName, Zone};
+use sealane_dns::config::{Dnssec, SteeredName, Zone};
+use sealane_dns::dnssec::key::{Algorithm, Key, Role};
+use sealane_dns::dnssec::timing::Times;
 use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
@@ -44,6 +46,17 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn no_answer_allocates() {
+    assert_allocates_nothing(None);
+}
+
+#[test]
+fn no_signed_answer_allocates_once_its_signature_is_there() {
+    let zone = Name::parse("example.test", None).unwrap();
+    let key = Key::generate(zone, Role::Entry, Algorithm::Ed25519, Times::default());
+    assert_allocates_nothing(Some(Dnssec::new(vec![Arc::new(key.unwrap())])));
+}
+
+fn assert_allocates_nothing(dnssec: Option<Dnssec>) {
     let world = World::new()
         .region("eu", Verdict::Up)
         .at(50.1, 8.7)
@@ -66,9 +79,11 @@ fn no_answer_allocates() {
     let places = mmdb::table(&[("203.0.113.0/24", Record::At(51.0, 9.0))]);
     let mut zone = Zone::new(apex, file.soa.unwrap(), file.records);
     zone.steered.push(steered);
+    zone.dnssec = dnssec.map(Arc::new);
     let geo = GeoTable::build(Some(places), &[]).unwrap();
     let rules = Rules::compile(&Config::new(vec![zone], Arc::new(geo)));
     let subnet = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0\xcb\x00\x71";
+    let dnssec_ok = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0";
     let names = [
         "www",
         "alias",
@@ -88,19 +103,23 @@ fn no_answer_allocates() {
                 [b"\0\x01\0\0\0\x01\0\0\0\0\0\0", &body[..]].concat(),
                 [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &body[..], subnet].concat(),
                 [b"\0\x01\0\0\0\x02\0\0\0\0\0\x01", &body[..], subnet].concat(),
+                [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &body[..], dnssec_ok].concat(),
             ]
         })
         .collect();
     let mut out = [0; UDP_SIZE_MAX];
     let source = "198.51.100.1".parse().unwrap();
 
-    let before = COUNT.with(Cell::get);
-    let answered = messages
-        .iter()
-        .filter(|message| {
+    let mut answer_all = || {
+        let answered = messages.iter().filter(|message| {
             answer(message, source, Transport::Udp, &rules, &world, &mut out).is_some()
-        })
-        .count();
+        });
+        answered.count()
+    };
+    // Signatures of steered sets are made when they are first needed.
+    answer_all();
+    let before = COUNT.with(Cell::get);
+    let answered = answer_all();
     let after = COUNT.with(Cell::get);
 
     assert_eq!((answered, after - before), (messages.len(), 0));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sealane_model::Ttl;
 
 use super::canonical::sort_key;
-use super::sign::Set;
+use super::sign::{Data, Set};
 use crate::name::Name;
 use crate::wire::{CLASS_IN, rtype};
 use crate::zone::RecordSet;
@@ -181,7 +181,7 @@ pub(super) fn nsec_data(next: &[u8], types: &[u16]) -> Vec<u8> {
 /// The set as it is signed: its records' data, taken from their wire form.
 pub(super) fn as_signed<'s>(owner: &'s [u8], set: &'s RecordSet) -> Set<'s> {
     const HEAD_LEN: usize = 12;
-    let mut data = Vec::with_capacity(usize::from(set.count));
+    let mut data = Data::new();
     let mut rest = &set.wire[..];
     let mut ttl = 0;
     while let Some((head, after)) = rest.split_at_checked(HEAD_LEN) {

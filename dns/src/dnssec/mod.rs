@@ -16,3 +16,6 @@ pub(crate) mod prove;
 pub(crate) mod seal;
 pub mod sign;
 pub mod timing;
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::chain::{Chain, Denial, Entry, as_signed, lends, nsec_data, right_after};
 use super::kept::{Kept, key as kept_key};
 use super::key::Key;
-use super::sign::{Period, Set, Signature, sign};
+use super::sign::{Data, Period, Set, Signature, sign};
 use super::timing::{Duties, Moment, duties};
 use crate::config;
 use crate::name::Name;
@@ -160,9 +160,10 @@ impl Sealed {
             owner,
             rtype: rtype::NSEC,
             ttl: ttl.as_secs(),
-            data: vec![&data],
+            data: Data::from_slice(&[&data]),
         };
         let signature = self.once(&set)?;
+        drop(set);
         Some((data, signature))
     }
 

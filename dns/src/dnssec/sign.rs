@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::canonical::{self, signed_labels};
 use super::key::{Key, KeyError, SIGNATURE_LEN};
 use super::timing::Moment;
@@ -15,8 +17,11 @@ pub struct Set<'a> {
     pub rtype: u16,
     /// The largest TTL that the set is answered with: a signature holds for all lower ones.
     pub ttl: u32,
-    pub data: Vec<&'a [u8]>,
+    pub data: Data<'a>,
 }
+
+/// As many as a steered set has at most; more are put on the heap.
+pub type Data<'a> = SmallVec<[&'a [u8]; 32]>;
 
 /// From when to when a signature holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +138,7 @@ pub(crate) mod tests {
             owner: &wire("example.com"),
             rtype: rtype::MX,
             ttl: 3_600,
-            data: vec![&data],
+            data: Data::from_slice(&[&data]),
         };
         let period = Period {
             inception: Moment(1_438_207_200),
@@ -156,7 +161,7 @@ pub(crate) mod tests {
             owner: &wire("www.example.net"),
             rtype: rtype::A,
             ttl: 3_600,
-            data: vec![&[192, 0, 2, 1]],
+            data: Data::from_slice(&[&[192, 0, 2, 1]]),
         };
         let moment = |text| Moment::parse(text).unwrap();
         let period = Period {
