@@ -230,7 +230,13 @@ impl App {
             ..
         } = rules;
         let proxy = self.proxy.prepare(proxy).map_err(StartError::Proxy)?;
-        let dns = self.dns.prepare(dns).map_err(StartError::Dns)?;
+        // A large zone that is signed for the first time takes seconds: not on this thread.
+        let server = self.dns.clone();
+        let prepared = tokio::task::spawn_blocking(move || server.prepare(dns)).await;
+        let dns = match prepared {
+            Ok(prepared) => prepared.map_err(StartError::Dns)?,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
         let both = control.united_with(&self.rules_of_control);
 
         let handle = &self.control.handle;

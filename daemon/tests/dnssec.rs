@@ -1,7 +1,6 @@
 //! A signed zone from its first key to the end of a roll-over, judged by `delv`.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
 mod world;
 
 use std::fs;
