@@ -1028,6 +1028,48 @@ fn what_is_lawful_but_looks_wrong_is_a_warning() {
 }
 
 #[test]
+fn what_a_steered_name_says_for_itself_is_checked() {
+    check_zone(
+        "steered: { a: { pool: api, hosts: { mars: x.example.net } } }",
+        &["4:43: there is no region `mars`"],
+    );
+    check_zone(
+        "steered: { a: { pool: api, hosts: { eu-central-1: \"x..y\" } } }",
+        &[
+            "4:57: this is no host name: \"x..y\" has an empty label (two dots together, or one at the beginning)",
+        ],
+    );
+    check_zone(
+        "steered: { a: { pool: api, https: \"colour=red\" } }",
+        &[
+            "4:41: no parameters of HTTPS: \"colour=red\" is not a parameter such as alpn=h2 or port=8443",
+        ],
+    );
+    check_zone(
+        "steered: { a: { pool: api, hosts: { eu-central-1: x.example.net }, https: \"alpn=h2\" } }",
+        &["4:81: a name with `hosts` is a CNAME and has no HTTPS record of its own"],
+    );
+    check_zone(
+        "steered: { a: { pool: api, canary: { pool: apj, share: 5% } } }",
+        &["4:50: there is no pool `apj`"],
+    );
+    check_zone(
+        "steered: { a: { pool: api, steering: { policy: pinned } } }",
+        &["4:54: the policy `pinned` lacks its `region`"],
+    );
+    check_zone(
+        "steered: { a: { pool: api, steering: { policy: weighted, weights: { mars: 1 } } } }",
+        &["4:75: the pool `api` has no region `mars`"],
+    );
+    check_zone(
+        "steered: { \"@\": { pool: api, hosts: { eu-central-1: x.example.net } } }",
+        &[
+            "3:5: example.com is steered by `hosts`, which makes it a CNAME, and has other records; a CNAME stands alone",
+        ],
+    );
+}
+
+#[test]
 fn names_of_a_zone_lie_in_it() {
     check_zone(
         "steered: { www.example.com: { pool: api }, www.example.org.: { pool: api } }",

@@ -7,12 +7,14 @@ use std::net::IpAddr;
 
 use sealane_model::Ttl;
 
+use crate::config::NSID_MAX;
 use crate::cookie::COOKIE_LEN;
 use crate::dnssec::sign::Signature;
 use crate::name::Name;
 use crate::question::{ClientSubnet, Edns, Head, LowerName, Question, Rejected};
-use crate::question::{OPTION_CLIENT_SUBNET, OPTION_COOKIE};
-use crate::wire::{CLASS_IN, HEADER_LEN, Rcode, rtype};
+use crate::rules::Rules;
+use crate::steer::{Choice, Placed};
+use crate::wire::{CLASS_IN, HEADER_LEN, Rcode, option, rtype};
 use crate::zone::{Node, RecordSet, Zone};
 
 /// The largest datagram that is answered, whatever the asker announces: fits the least IPv6 MTU, so
@@ -81,8 +83,8 @@ pub(crate) struct Answer<'o, 'm> {
     name_at: usize,
     name_length: usize,
     edns: Option<Edns<'m>>,
-    /// What the client may send back to us.
-    cookie: Option<Cookie>,
+    class: u16,
+    told: Told<'m>,
     /// Signatures are wanted (RFC 3225).
     dnssec_ok: bool,
     /// The SCOPE PREFIX-LENGTH, if a client subnet is echoed.
@@ -103,7 +105,7 @@ impl<'o, 'm> Answer<'o, 'm> {
     pub(crate) fn begin(
         question: &Question<'m>,
         transport: Transport,
-        cookie: Option<Cookie>,
+        told: Told<'m>,
         out: &'o mut [u8],
     ) -> Option<Self> {
         if out.len() < UDP_SIZE_PLAIN {
@@ -113,10 +115,7 @@ impl<'o, 'm> Answer<'o, 'm> {
         let question_end = HEADER_LEN + question.section.len();
         out.get_mut(HEADER_LEN..question_end)?
             .copy_from_slice(question.section);
-        let cookie_length = cookie.map_or(0, |_| COOKIE_OPTION_LEN);
-        let opt_length = question
-            .edns
-            .map_or(0, |edns| opt_length(&edns) + cookie_length);
+        let opt_length = question.edns.map_or(0, |edns| opt_length(&edns, &told));
         Some(Self {
             out,
             at: question_end,
@@ -130,7 +129,8 @@ impl<'o, 'm> Answer<'o, 'm> {
             name_at: HEADER_LEN,
             name_length: question.name.wire().len(),
             edns: question.edns,
-            cookie,
+            class: question.class,
+            told,
             dnssec_ok: question.edns.is_some_and(|edns| edns.dnssec_ok),
             scope: 0,
             full: false,
@@ -154,6 +154,35 @@ impl<'o, 'm> Answer<'o, 'm> {
             }
             Err(full) => self.note(Err(full)),
         }
+    }
+
+    /// A CNAME that was chosen; the name in question is its target from now on.
+    pub(crate) fn alias_chosen(&mut self, target: &Name, ttl: Ttl, signature: Option<&Signature>) {
+        let (name_at, begin) = (self.name_at, self.at);
+        let data = target.wire();
+        let mut written = self.record(Section::Answer, name_at, rtype::CNAME, ttl, data);
+        if let (Ok(()), Some(signature)) = (&written, signature) {
+            written = self.signature(Section::Answer, signature, name_at, Some(ttl));
+        }
+        self.note(written);
+        self.name_at = begin + RECORD_HEAD_LEN;
+        self.name_length = data.len();
+    }
+
+    /// One record of the name in question.
+    pub(crate) fn single(
+        &mut self,
+        rtype: u16,
+        ttl: Ttl,
+        data: &[u8],
+        signature: Option<&Signature>,
+    ) {
+        let name_at = self.name_at;
+        let mut written = self.record(Section::Answer, name_at, rtype, ttl, data);
+        if let (Ok(()), Some(signature)) = (&written, signature) {
+            written = self.signature(Section::Answer, signature, name_at, Some(ttl));
+        }
+        self.note(written);
     }
 
     /// A DNAME at `node`, and the CNAME that it makes of the name in question, which is `target`
@@ -196,6 +225,11 @@ impl<'o, 'm> Answer<'o, 'm> {
             };
             self.note(written);
         }
+    }
+
+    /// What is answered holds for those for whom this choice does.
+    pub(crate) fn steer(&mut self, placed: &Placed, choice: &Choice) {
+        self.scope = self.scope.max(placed.answered_scope(choice.scope));
     }
 
     /// Another of the zone's servers may know.
@@ -404,7 +438,7 @@ impl<'o, 'm> Answer<'o, 'm> {
         let mut head = [0; RECORD_HEAD_LEN];
         head[0..2].copy_from_slice(&pointer(owner_at)?);
         head[2..4].copy_from_slice(&rtype.to_be_bytes());
-        head[4..6].copy_from_slice(&CLASS_IN.to_be_bytes());
+        head[4..6].copy_from_slice(&self.class.to_be_bytes());
         head[6..10].copy_from_slice(&ttl.as_secs().to_be_bytes());
         head[10..12].copy_from_slice(&length.to_be_bytes());
         self.put(&head)?;
@@ -455,7 +489,7 @@ impl<'o, 'm> Answer<'o, 'm> {
                 rcode: self.rcode,
                 dnssec_ok: edns.dnssec_ok,
                 subnet: edns.client_subnet.map(|subnet| (subnet, self.scope)),
-                cookie: self.cookie,
+                told: self.told,
             };
             self.at += opt.write(&mut self.out[self.at..]);
         }
@@ -495,7 +529,7 @@ pub(crate) fn refuse(
             rcode,
             dnssec_ok,
             subnet: None,
-            cookie,
+            told: Told::cookie(cookie),
         };
         at += opt.write(&mut out[at..]);
     }
@@ -564,16 +598,60 @@ const COOKIE_OPTION_LEN: usize = 4 + COOKIE_LEN;
 /// The OPT record without options.
 const OPT_LEN: usize = 11;
 
-fn opt_length(edns: &Edns<'_>) -> usize {
+fn opt_length(edns: &Edns<'_>, told: &Told<'_>) -> usize {
     let subnet = edns.client_subnet.map_or(0, |subnet| 4 + subnet.data.len());
-    OPT_LEN + subnet
+    OPT_LEN + subnet + told.length()
+}
+
+/// What the server tells of itself in OPT, to those who ask for it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Told<'r> {
+    /// What the client may send back to us.
+    cookie: Option<Cookie>,
+    nsid: Option<&'r [u8]>,
+    /// In tenths of a second.
+    keepalive: Option<u16>,
+}
+
+impl<'r> Told<'r> {
+    pub(crate) fn cookie(cookie: Option<Cookie>) -> Self {
+        Self {
+            cookie,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn to(
+        question: &Question<'_>,
+        transport: Transport,
+        cookie: Option<Cookie>,
+        rules: &'r Rules,
+    ) -> Self {
+        let Some(edns) = &question.edns else {
+            return Self::default();
+        };
+        let nsid = rules.identity.nsid.as_deref().filter(|_| edns.nsid);
+        let is_asked = edns.keepalive && transport == Transport::Stream;
+        let idle = rules.limits.tcp_idle.as_millis() / 100;
+        Self {
+            cookie,
+            nsid: nsid.map(|nsid| nsid.get(..NSID_MAX).unwrap_or(nsid)),
+            keepalive: is_asked.then(|| u16::try_from(idle).unwrap_or(u16::MAX)),
+        }
+    }
+
+    fn length(&self) -> usize {
+        let cookie = self.cookie.map_or(0, |_| COOKIE_OPTION_LEN);
+        let nsid = self.nsid.map_or(0, |nsid| 4 + nsid.len());
+        cookie + nsid + self.keepalive.map_or(0, |_| 4 + 2)
+    }
 }
 
 struct Opt<'m> {
     rcode: Rcode,
     dnssec_ok: bool,
     subnet: Option<(ClientSubnet<'m>, u8)>,
-    cookie: Option<Cookie>,
+    told: Told<'m>,
 }
 
 impl Opt<'_> {
@@ -581,31 +659,39 @@ impl Opt<'_> {
     fn write(&self, out: &mut [u8]) -> usize {
         let mut at = OPT_LEN;
         if let Some((subnet, scope)) = &self.subnet {
-            // A checked client subnet is 4 to 20 octets long.
-            let begin = option(out, &mut at, OPTION_CLIENT_SUBNET, subnet.data);
-            // Source 0 asks not to be located; the answer holds for all that ask so (RFC 7871 §7.1.2).
-            out[begin + 3] = if subnet.source == 0 { 0 } else { *scope };
+            // Source 0 asks not to be located; the answer holds for all that ask so
+            // (RFC 7871 §7.1.2).
+            let scope = if subnet.source == 0 { 0 } else { *scope };
+            let begin = at + 4;
+            at = write_option(option::CLIENT_SUBNET, subnet.data, at, out);
+            out[begin + 3] = scope;
         }
-        if let Some(cookie) = &self.cookie {
-            option(out, &mut at, OPTION_COOKIE, cookie);
+        if let Some(cookie) = &self.told.cookie {
+            at = write_option(option::COOKIE, cookie, at, out);
+        }
+        if let Some(nsid) = self.told.nsid {
+            at = write_option(option::NSID, nsid, at, out);
+        }
+        if let Some(tenths) = self.told.keepalive {
+            at = write_option(option::KEEPALIVE, &tenths.to_be_bytes(), at, out);
         }
         let mut fixed = [0; OPT_LEN];
         fixed[1..3].copy_from_slice(&rtype::OPT.to_be_bytes());
         fixed[3..5].copy_from_slice(&(UDP_SIZE_MAX as u16).to_be_bytes());
         fixed[5] = self.rcode.extended();
         fixed[7] = u8::from(self.dnssec_ok) << 7;
+        // Options are at most 134 octets in all.
         fixed[9..11].copy_from_slice(&((at - OPT_LEN) as u16).to_be_bytes());
         out[..OPT_LEN].copy_from_slice(&fixed);
         at
     }
 }
 
-/// Writes one EDNS option (RFC 6891 §6.1.2). Where does its data begin?
-fn option(out: &mut [u8], at: &mut usize, code: u16, data: &[u8]) -> usize {
-    let begin = *at + 4;
-    out[*at..*at + 2].copy_from_slice(&code.to_be_bytes());
-    out[*at + 2..begin].copy_from_slice(&(data.len() as u16).to_be_bytes());
-    out[begin..begin + data.len()].copy_from_slice(data);
-    *at = begin + data.len();
-    begin
+/// Where the option ends.
+fn write_option(code: u16, data: &[u8], at: usize, out: &mut [u8]) -> usize {
+    let end = at + 4 + data.len();
+    out[at..at + 2].copy_from_slice(&code.to_be_bytes());
+    out[at + 2..at + 4].copy_from_slice(&(data.len() as u16).to_be_bytes());
+    out[at + 4..end].copy_from_slice(data);
+    end
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealane_model::{PoolId, Ttl};
+use sealane_model::{PoolId, Ratio, RegionId, Ttl};
 use sealane_steering::{GeoTable, SteeringPolicy};
 
 use crate::cookie::Secret;
@@ -15,6 +15,7 @@ use crate::dnssec::key::Key;
 use crate::limit::Rates;
 use crate::name::Name;
 use crate::record::Record;
+use crate::service::Service;
 
 /// The name server's rules. Replaced whole on reload.
 #[derive(Clone, Debug)]
@@ -25,7 +26,22 @@ pub struct Config {
     pub geo: Arc<GeoTable>,
     pub limits: Limits,
     pub cookies: Cookies,
+    pub identity: Identity,
 }
+
+/// What the server tells of itself to those who ask. By default nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// For the option NSID (RFC 5001); at most [`NSID_MAX`] octets.
+    pub nsid: Option<Arc<[u8]>>,
+    /// For `version.bind` and `version.server` in class CH; at most 255 octets.
+    pub version: Option<Arc<str>>,
+    /// For `id.server` and `hostname.bind` in class CH (RFC 4892); at most 255 octets.
+    pub id: Option<Arc<str>>,
+}
+
+/// The longest NSID: with it the shortest answer still has room.
+pub const NSID_MAX: usize = 64;
 
 impl Config {
     /// Zones that are served on no address yet, within the usual limits.
@@ -37,6 +53,7 @@ impl Config {
             geo,
             limits: Limits::default(),
             cookies: Cookies::Off,
+            identity: Identity::default(),
         }
     }
 }
@@ -110,7 +127,7 @@ pub struct Soa {
     pub minimum: Ttl,
 }
 
-/// A name whose A and AAAA records are the addresses of the region chosen for each client.
+/// A name whose records are those of the region chosen for each client.
 #[derive(Clone, Debug)]
 pub struct SteeredName {
     pub owner: Name,
@@ -124,6 +141,22 @@ pub struct SteeredName {
     pub alternates: u8,
     /// Locate by the resolver's address even where it sends a client subnet.
     pub ignore_client_subnet: bool,
+    /// Some clients are sent elsewhere, to try something new.
+    pub canary: Option<Canary>,
+    /// Where this is not empty, the name is a CNAME of the region's host: regions without one are
+    /// passed over.
+    pub hosts: Vec<(RegionId, Name)>,
+    /// An HTTPS record whose hints are the chosen addresses.
+    pub https: Option<Service>,
+}
+
+/// A share of clients that are led to another pool while that one is well. By the client's network:
+/// with a larger share those that were there stay.
+#[derive(Clone, Debug)]
+pub struct Canary {
+    pub pool: PoolId,
+    pub steering: Arc<SteeringPolicy>,
+    pub share: Ratio,
 }
 
 impl SteeredName {
@@ -138,6 +171,9 @@ impl SteeredName {
             ttl_suspect: Ttl::from_secs(5),
             alternates: 0,
             ignore_client_subnet: false,
+            canary: None,
+            hosts: Vec::new(),
+            https: None,
         }
     }
 }

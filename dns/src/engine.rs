@@ -10,7 +10,8 @@ use sealane_model::{RegionId, Snapshot};
 use sealane_steering::Reason;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::answer::{Answer, Written, refuse};
+use crate::answer::{Answer, Told, Written, refuse};
+use crate::chaos;
 use crate::cookie::{self, Baker, COOKIE_LEN, Proof};
 use crate::dnssec::prove::{self as dnssec, Proofs};
 use crate::limit::Said;
@@ -18,9 +19,10 @@ use crate::lookup::{Found, find};
 use crate::memory::Choices;
 use crate::name::Name;
 use crate::question::{Head, LowerName, Question, Refusal, Rejected};
-use crate::steer::{Family, Outcome, choose, place};
+use crate::service::Service;
+use crate::steer::{Choice, Family, Outcome, Placed, choose, choose_host, place};
 use crate::ttl::negative_ttl;
-use crate::wire::{HEADER_LEN, Rcode, rtype};
+use crate::wire::{CLASS_CH, HEADER_LEN, Rcode, rtype};
 use crate::zone::{Node, RecordSet, Steered, Zone};
 
 pub use crate::answer::{STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX};
@@ -74,6 +76,8 @@ pub struct SteeredTo {
     /// `None` when the addresses are no region's.
     pub region: Option<RegionId>,
     pub reason: Reason,
+    /// By the name's canary.
+    pub canary: bool,
 }
 
 /// Answers one message. `None` when nothing is to be sent back.
@@ -141,7 +145,15 @@ fn reply(
     };
     let asked = question.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
     let (cookie, proof) = client.bake(asked);
-    let mut answer = Answer::begin(&question, client.transport, cookie, out)?;
+    let told = Told::to(&question, client.transport, cookie, rules);
+    let mut answer = Answer::begin(&question, client.transport, told, out)?;
+    if question.class == CLASS_CH {
+        chaos::resolve(&question, &rules.identity, &mut answer);
+        return Some(Answered {
+            proof,
+            ..answered(answer.finish())
+        });
+    }
     let mut asked = Asked {
         question: &question,
         source: client.address,
@@ -180,7 +192,8 @@ pub fn answer_short(client: Client<'_>, message: &[u8], out: &mut [u8]) -> Optio
     let question = Question::parse(message).ok()?;
     let asked = question.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
     let (cookie, proof) = client.bake(asked);
-    let mut answer = Answer::begin(&question, client.transport, cookie, out)?;
+    let told = Told::cookie(cookie);
+    let mut answer = Answer::begin(&question, client.transport, told, out)?;
     match proof {
         Proof::Asks => answer.rcode = Rcode::BadCookie,
         _ => answer.shorten(),
@@ -251,6 +264,7 @@ impl<'a> Asked<'a, '_> {
     fn follow(&mut self, answer: &mut Answer<'_, '_>) -> Option<SteeredTo> {
         let rules = self.rules;
         let mut alias: Option<LowerName> = None;
+        let mut steered = None;
         for hop in 0..=CHAIN_MAX {
             let name = alias.as_ref().unwrap_or(&self.question.name);
             let is_first = hop == 0;
@@ -270,8 +284,12 @@ impl<'a> Asked<'a, '_> {
                         expanded,
                     };
                     match self.at_name(&at, answer) {
-                        Step::Done(steered) => return steered,
+                        Step::Done(to) => return to.or(steered),
                         Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
+                        Step::Chosen(target, to) => {
+                            steered = steered.or(to);
+                            alias = LowerName::from_wire(target.wire());
+                        }
                     }
                 }
                 Found::Moved { node, .. } => {
@@ -281,10 +299,10 @@ impl<'a> Asked<'a, '_> {
                     match moved(name, node, answer) {
                         // The CNAME that was made is itself what was asked for.
                         Some(_) if matches!(self.question.rtype, rtype::CNAME | rtype::ANY) => {
-                            return None;
+                            return steered;
                         }
                         Some(target) => alias = Some(target),
-                        None => return None,
+                        None => return steered,
                     }
                 }
                 Found::NoName { zone, encloser } => {
@@ -294,32 +312,32 @@ impl<'a> Asked<'a, '_> {
                     answer.rcode = Rcode::NxDomain;
                     answer.negative(zone, negative_ttl(zone, None));
                     self.proofs.no_name(zone, name, encloser, answer);
-                    return None;
+                    return steered;
                 }
                 Found::Delegation { zone, cut } if is_first => {
                     self.said = Said::Referral;
                     self.delegated(zone, cut, answer);
-                    return None;
+                    return steered;
                 }
                 Found::NotOurs if is_first => {
                     answer.rcode = Rcode::Refused;
                     answer.authoritative = false;
-                    return None;
+                    return steered;
                 }
                 // The chain has left what we answer for; the resolver asks on by itself.
-                Found::Delegation { .. } | Found::NotOurs => return None,
+                Found::Delegation { .. } | Found::NotOurs => return steered,
             }
         }
-        None
+        steered
     }
 
     fn at_name(&mut self, at: &At<'a, '_>, answer: &mut Answer<'_, '_>) -> Step<'a> {
         let rtype = self.question.rtype;
         let node = at.node;
         if let Some(steered) = &node.steered
-            && let Some(family) = family(rtype)
+            && let Some(step) = self.at_steered(at, steered, answer)
         {
-            return Step::Done(self.steered(at, steered, family, answer));
+            return step;
         }
         if let Some(set) = node.set(rtype) {
             let expanded = self.proofs.as_expanded(at, set);
@@ -379,6 +397,109 @@ impl<'a> Asked<'a, '_> {
         self.proofs.no_signer(above, name, answer);
     }
 
+    /// `None`: the type is not one of those that are steered.
+    fn at_steered(
+        &mut self,
+        at: &At<'a, '_>,
+        steered: &'a Steered,
+        answer: &mut Answer<'_, '_>,
+    ) -> Option<Step<'a>> {
+        let rtype = self.question.rtype;
+        if !steered.hosts.is_empty() {
+            return Some(self.steered_host(at, steered, answer));
+        }
+        if let Some(family) = family(rtype) {
+            return Some(Step::Done(self.steered(at, steered, family, answer)));
+        }
+        let service = steered.https.as_ref().filter(|_| rtype == rtype::HTTPS)?;
+        Some(Step::Done(
+            self.steered_service(at, steered, service, answer),
+        ))
+    }
+
+    /// A CNAME of the chosen region's host.
+    fn steered_host(
+        &mut self,
+        at: &At<'a, '_>,
+        steered: &'a Steered,
+        answer: &mut Answer<'_, '_>,
+    ) -> Step<'a> {
+        let rtype = self.question.rtype;
+        let placed = self.placed(steered);
+        let family = family(rtype).unwrap_or(Family::V4);
+        let choice = choose_host(steered, family, &placed.place, self.world);
+        let to = Some(choice.fallback.steered_to());
+        answer.steer(&placed, &choice.fallback);
+        let Some(host) = choice.host else {
+            return Step::Done(self.give(at, steered, rtype, &choice.fallback, answer));
+        };
+        let signature = match self.proofs.single(at, steered, rtype::CNAME, host.wire()) {
+            Ok(signature) => signature,
+            Err(dnssec::TooMany) => {
+                answer.fail();
+                return Step::Done(to);
+            }
+        };
+        let signature = signature.as_ref().map(AsRef::as_ref);
+        answer.alias_chosen(host, choice.fallback.ttl, signature);
+        self.proofs.expanded(at, answer);
+        match rtype {
+            rtype::CNAME | rtype::ANY => Step::Done(to),
+            _ => Step::Chosen(host, to),
+        }
+    }
+
+    /// An HTTPS record with the chosen addresses as its hints.
+    fn steered_service(
+        &mut self,
+        at: &At<'a, '_>,
+        steered: &Steered,
+        service: &Service,
+        answer: &mut Answer<'_, '_>,
+    ) -> Option<SteeredTo> {
+        let placed = self.placed(steered);
+        let v4 = self.choice(steered, Family::V4, &placed);
+        let v6 = self.choice(steered, Family::V6, &placed);
+        // The better answer says who serves; both say for whom.
+        let (mut one, other) = match v4.outcome {
+            Outcome::Addresses => (v4.clone(), &v6),
+            _ => (v6.clone(), &v4),
+        };
+        one.scope = one.scope.max(other.scope);
+        if one.outcome != Outcome::Addresses {
+            return self.give(at, steered, rtype::HTTPS, &one, answer);
+        }
+        answer.steer(&placed, &one);
+        let data = service.data(&v4.addresses, &v6.addresses);
+        match self.proofs.single(at, steered, rtype::HTTPS, &data) {
+            Ok(signature) => {
+                let signature = signature.as_ref().map(AsRef::as_ref);
+                answer.single(rtype::HTTPS, one.ttl, &data, signature);
+                self.proofs.expanded(at, answer);
+            }
+            Err(dnssec::TooMany) => answer.fail(),
+        }
+        Some(one.steered_to())
+    }
+
+    fn placed(&self, steered: &Steered) -> Placed {
+        let subnet = self.question.edns.as_ref();
+        let subnet = subnet.and_then(|edns| edns.client_subnet.as_ref());
+        place(
+            steered.ignore_client_subnet,
+            subnet,
+            self.source,
+            &self.rules.geo,
+        )
+    }
+
+    fn choice(&mut self, steered: &Steered, family: Family, placed: &Placed) -> Choice {
+        match &mut self.choices {
+            Some(choices) => choices.choose(steered, family, &placed.place, self.world),
+            None => choose(steered, family, &placed.place, self.world),
+        }
+    }
+
     fn steered(
         &mut self,
         at: &At<'a, '_>,
@@ -386,41 +507,42 @@ impl<'a> Asked<'a, '_> {
         family: Family,
         answer: &mut Answer<'_, '_>,
     ) -> Option<SteeredTo> {
-        let subnet = self.question.edns.as_ref();
-        let subnet = subnet.and_then(|edns| edns.client_subnet.as_ref());
-        let placed = place(
-            steered.ignore_client_subnet,
-            subnet,
-            self.source,
-            &self.rules.geo,
-        );
-        let choice = match &mut self.choices {
-            Some(choices) => choices.choose(steered, family, &placed.place, self.world),
-            None => choose(steered, family, &placed.place, self.world),
-        };
-        answer.scope = placed.answered_scope(choice.scope);
-        match choice.outcome {
-            Outcome::Addresses => match self.proofs.addresses(at, steered, family, &choice) {
-                Ok(signature) => {
-                    answer.addresses(&choice.addresses, choice.ttl);
-                    if let Some(signature) = signature {
-                        answer.addresses_signature(signature.as_ref(), choice.ttl);
-                        self.proofs.expanded(at, answer);
+        let placed = self.placed(steered);
+        let choice = self.choice(steered, family, &placed);
+        answer.steer(&placed, &choice);
+        self.give(at, steered, family.rtype(), &choice, answer)
+    }
+
+    /// Addresses, or that there are none of this type.
+    fn give(
+        &mut self,
+        at: &At<'a, '_>,
+        steered: &Steered,
+        rtype: u16,
+        choice: &Choice,
+        answer: &mut Answer<'_, '_>,
+    ) -> Option<SteeredTo> {
+        match (choice.outcome, family(rtype)) {
+            (Outcome::Addresses, Some(family)) => {
+                match self.proofs.addresses(at, steered, family, choice) {
+                    Ok(signature) => {
+                        answer.addresses(&choice.addresses, choice.ttl);
+                        if let Some(signature) = signature {
+                            answer.addresses_signature(signature.as_ref(), choice.ttl);
+                            self.proofs.expanded(at, answer);
+                        }
                     }
+                    Err(dnssec::TooMany) => answer.fail(),
                 }
-                Err(dnssec::TooMany) => answer.fail(),
-            },
-            Outcome::NoData => {
+            }
+            (Outcome::NotKnown, _) => answer.fail(),
+            (Outcome::NoData | Outcome::Addresses, _) => {
                 let ttl = negative_ttl(at.zone, Some(choice.ttl));
                 answer.negative(at.zone, ttl);
-                self.proofs.no_data(at, family.rtype(), Some(ttl), answer);
+                self.proofs.no_data(at, rtype, Some(ttl), answer);
             }
-            Outcome::NotKnown => answer.fail(),
         }
-        Some(SteeredTo {
-            region: choice.region,
-            reason: choice.reason,
-        })
+        Some(choice.steered_to())
     }
 
     fn delegated(&mut self, zone: &'a Zone, cut: &'a Node, answer: &mut Answer<'_, '_>) {
@@ -475,6 +597,8 @@ enum Step<'t> {
     Done(Option<SteeredTo>),
     /// Go on with this name.
     Alias(&'t Name),
+    /// Go on with this name, which was chosen.
+    Chosen(&'t Name, Option<SteeredTo>),
 }
 
 const fn family(rtype: u16) -> Option<Family> {

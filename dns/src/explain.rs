@@ -11,7 +11,9 @@ use crate::engine::Rules;
 use crate::lookup::{Found, find};
 use crate::name::{Name, NameError};
 use crate::question::{ClientSubnet, LowerName};
-use crate::steer::{Choice, Family, Outcome, from_ranking, place};
+use crate::steer::{
+    Choice, Family, Outcome, choose as choose_of, choose_host, from_ranking, place,
+};
 use crate::wire::rtype;
 
 /// Why there is nothing to explain.
@@ -69,26 +71,48 @@ pub(crate) fn explain(
         client,
         &rules.geo,
     );
+    // As the canary's client sees it, where its pool serves it.
+    let canary = steered.canary.as_ref().filter(|_| {
+        let choice = |family| choose_of(steered, family, &placed.place, world);
+        choice(Family::V4).canary || choice(Family::V6).canary
+    });
+    let (pool, policy) = match canary {
+        Some(canary) => (canary.pool, &canary.steering),
+        None => (steered.pool, &steered.policy),
+    };
     let ask = Ask {
-        pool: steered.pool,
-        policy: &steered.policy,
+        pool,
+        policy,
         place: &placed.place,
         key: placed.place.key(),
     };
     let explanation = sealane_steering::explain(&ask, world);
-    let choose = |family| from_ranking(steered, family, &explanation.ranking, world);
+    let choose = |family| from_ranking(steered, pool, family, &explanation.ranking, world);
     let (v4, v6) = (choose(Family::V4), choose(Family::V6));
     let scope = |choice: &Choice| placed.answered_scope(choice.scope);
-    let notes = vec![
+    let mut notes = vec![
         ("answer_a", describe(&v4)),
         ("answer_aaaa", describe(&v6)),
         ("ttl", format!("{}s", v4.ttl.as_secs())),
         ("scope", describe_scope(scope(&v4).max(scope(&v6)))),
     ];
+    if let Some(of_name) = &steered.canary {
+        let share = of_name.share.get() * 100.0;
+        let side = if canary.is_some() {
+            "this client is one"
+        } else {
+            "not this client"
+        };
+        notes.push(("canary", format!("{share}% of networks; {side}")));
+    }
+    let hosts = choose_host(steered, Family::V4, &placed.place, world);
+    if let Some(host) = hosts.host.filter(|_| !steered.hosts.is_empty()) {
+        notes.push(("answer_cname", host.to_string()));
+    }
     Ok(Decision {
         via: steered.owner.to_string(),
-        pool: steered.pool,
-        policy: steered.policy.as_str(),
+        pool,
+        policy: policy.as_str(),
         place: placed.place,
         explanation,
         world: Arc::clone(world),

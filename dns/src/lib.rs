@@ -22,6 +22,7 @@ pub mod zone;
 pub mod dnssec;
 
 mod answer;
+mod chaos;
 mod explain;
 pub mod metrics;
 mod serve;
@@ -31,6 +32,7 @@ mod loc;
 pub mod name;
 pub mod record;
 mod record_kind;
+pub mod service;
 mod svcb;
 pub mod wire;
 mod zone_file;

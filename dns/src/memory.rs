@@ -105,9 +105,14 @@ struct Key {
 
 impl Key {
     fn new(steered: &Steered, family: Family, place: &ClientPlace, world: &Snapshot) -> Self {
-        let draws = depends_on_key(&steered.policy, steered.pool, world);
+        let draws =
+            steered.canary.is_some() || depends_on_key(&steered.policy, steered.pool, world);
         // A rule may tell any two addresses apart.
-        let fenced = steered.policy.fences().is_some();
+        let of_canary = steered
+            .canary
+            .as_ref()
+            .and_then(|canary| canary.steering.fences());
+        let fenced = steered.policy.fences().or(of_canary).is_some();
         Self {
             steered: ptr::from_ref(steered).addr(),
             family,
@@ -152,6 +157,7 @@ struct Remembered {
     reason: Reason,
     region: Option<RegionId>,
     scope: ScopePrefix,
+    canary: bool,
 }
 
 impl Remembered {
@@ -163,6 +169,7 @@ impl Remembered {
             reason: choice.reason,
             region: choice.region,
             scope: choice.scope,
+            canary: choice.canary,
         })
     }
 
@@ -174,6 +181,7 @@ impl Remembered {
             reason: self.reason,
             region: self.region,
             scope: self.scope,
+            canary: self.canary,
         }
     }
 }

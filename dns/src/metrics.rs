@@ -61,6 +61,11 @@ pub fn describe() {
         "Answers for steered names, by reason."
     );
     describe_counter!(
+        "dns_canary_answers_total",
+        count,
+        "Answers for steered names that led to the name's canary."
+    );
+    describe_counter!(
         "dns_region_answers_total",
         count,
         "Answers for steered names, by the region that came first."
@@ -186,6 +191,7 @@ pub(crate) struct Metrics {
     limited: [Counter; 3],
     answers: [Counter; Rcode::ALL.len()],
     reasons: [Counter; REASONS.len()],
+    canaries: Counter,
     pub(crate) receive_errors: Counter,
     pub(crate) send_errors: Counter,
     pub(crate) connections: Gauge,
@@ -207,6 +213,7 @@ impl Metrics {
                 counter!("dns_answers_total", "transport" => transport, "code" => rcode.as_str())
             }),
             reasons: REASONS.map(|reason| counter!("dns_steered_answers_total", "reason" => reason)),
+            canaries: counter!("dns_canary_answers_total"),
             receive_errors: counter!("dns_udp_errors_total", "operation" => "receive"),
             send_errors: counter!("dns_udp_errors_total", "operation" => "send"),
             connections: gauge!("dns_tcp_connections"),
@@ -238,6 +245,7 @@ pub(crate) struct Tally {
     limited: [u64; 3],
     answers: [u64; Rcode::ALL.len()],
     reasons: [u64; REASONS.len()],
+    canaries: u64,
     /// By [`RegionId::index`]; as long as the largest id seen, at most 65,536.
     regions: Vec<u64>,
     /// Handles, by the same index. A region keeps its id and name as long as the process lives.
@@ -262,6 +270,7 @@ impl Tally {
         if let Some(index) = reason_index(steered.reason.as_str()) {
             self.reasons[index] += 1;
         }
+        self.canaries += u64::from(steered.canary);
         if let Some(region) = steered.region {
             if self.regions.len() <= region.index() {
                 self.regions.resize(region.index() + 1, 0);
@@ -302,6 +311,7 @@ impl Tally {
         for (counter, number) in metrics.reasons.iter().zip(&mut self.reasons) {
             add(counter, number);
         }
+        add(&metrics.canaries, &mut self.canaries);
         self.region_counters
             .resize_with(self.regions.len(), || None);
         let regions = self.regions.iter_mut().zip(&mut self.region_counters);

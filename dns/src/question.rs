@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cookie;
-use crate::wire::{CLASS_IN, HEADER_LEN, LABEL_MAX, NAME_MAX, Rcode, rtype};
+use crate::wire::{CLASS_CH, CLASS_IN, HEADER_LEN, LABEL_MAX, NAME_MAX, Rcode, option, rtype};
 
-/// One lawful question of class IN, as far as its form goes.
+/// One lawful question of class IN or CH, as far as its form goes.
 #[derive(Clone, Debug)]
 pub struct Question<'m> {
     pub head: Head,
@@ -16,6 +16,7 @@ pub struct Question<'m> {
     pub section: &'m [u8],
     pub name: LowerName,
     pub rtype: u16,
+    pub class: u16,
     pub edns: Option<Edns<'m>>,
 }
 
@@ -36,6 +37,10 @@ pub struct Edns<'m> {
     pub dnssec_ok: bool,
     pub client_subnet: Option<ClientSubnet<'m>>,
     pub cookie: Option<cookie::Asked<'m>>,
+    /// Which server answers is to be told (RFC 5001).
+    pub nsid: bool,
+    /// How long a connection may be idle is to be told (RFC 7828); of no meaning over UDP.
+    pub keepalive: bool,
 }
 
 /// EDNS Client Subnet (RFC 7871 §6), checked.
@@ -128,7 +133,7 @@ impl<'m> Question<'m> {
     /// Reads a whole message.
     ///
     /// # Errors
-    /// [`Rejected`], for anything but one well-formed question of class IN that asks for data.
+    /// [`Rejected`], for anything but one well-formed question of these classes that asks for data.
     pub fn parse(message: &'m [u8]) -> Result<Self, Rejected<'m>> {
         let mut rejected = Rejected {
             refusal: Refusal::TooShort,
@@ -202,7 +207,7 @@ impl<'m> Question<'m> {
         if rest.at != rest.message.len() {
             return Err(Refusal::Trailing);
         }
-        if class != CLASS_IN {
+        if class != CLASS_IN && class != CLASS_CH {
             return Err(Refusal::Class(class));
         }
         if rtype::is_meta(rtype) {
@@ -213,6 +218,7 @@ impl<'m> Question<'m> {
             section,
             name,
             rtype,
+            class,
             edns,
         })
     }
@@ -414,30 +420,22 @@ impl<'m> Reader<'m> {
         if version != 0 {
             return Err(Refusal::EdnsVersion(version));
         }
-        let options = options(data)?;
-        seen.cookie = options.cookie;
-        Ok(Some(Edns {
+        let mut edns = Edns {
             udp_size: udp_size.max(512),
             dnssec_ok,
-            client_subnet: options.client_subnet,
-            cookie: options.cookie,
-        }))
+            client_subnet: None,
+            cookie: None,
+            nsid: false,
+            keepalive: false,
+        };
+        options(data, &mut edns)?;
+        seen.cookie = edns.cookie;
+        Ok(Some(edns))
     }
 }
 
-/// EDNS options by number (IANA "DNS EDNS0 Option Codes").
-pub(crate) const OPTION_CLIENT_SUBNET: u16 = 8;
-pub(crate) const OPTION_COOKIE: u16 = 10;
-
-/// Those that matter here; others are passed over.
-#[derive(Default)]
-struct Options<'m> {
-    client_subnet: Option<ClientSubnet<'m>>,
-    cookie: Option<cookie::Asked<'m>>,
-}
-
-fn options(options: &[u8]) -> Result<Options<'_>, Refusal> {
-    let mut found = Options::default();
+/// Reads what is understood; other options are passed over (RFC 6891 §6.1.2).
+fn options<'m>(options: &'m [u8], edns: &mut Edns<'m>) -> Result<(), Refusal> {
     let mut rest = Reader {
         message: options,
         at: 0,
@@ -449,20 +447,23 @@ fn options(options: &[u8]) -> Result<Options<'_>, Refusal> {
             .take(usize::from(length))
             .map_err(|_| Refusal::Options)?;
         match code {
-            OPTION_CLIENT_SUBNET if found.client_subnet.is_some() => {
+            option::CLIENT_SUBNET if edns.client_subnet.is_some() => {
                 return Err(Refusal::ClientSubnet);
             }
-            OPTION_CLIENT_SUBNET => {
-                found.client_subnet = Some(subnet(data).ok_or(Refusal::ClientSubnet)?);
+            option::CLIENT_SUBNET => {
+                edns.client_subnet = Some(subnet(data).ok_or(Refusal::ClientSubnet)?);
             }
             // Of several the first one counts (RFC 7873 §5.2).
-            OPTION_COOKIE if found.cookie.is_none() => {
-                found.cookie = Some(cookie::Asked::read(data).ok_or(Refusal::Cookie)?);
+            option::COOKIE if edns.cookie.is_none() => {
+                edns.cookie = Some(cookie::Asked::read(data).ok_or(Refusal::Cookie)?);
             }
+            // Whatever data they have: there should be none, and it is to be ignored (RFC 5001 §2.1).
+            option::NSID => edns.nsid = true,
+            option::KEEPALIVE => edns.keepalive = true,
             _ => {}
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// RFC 7871 §6 and §7.1: as many octets as the prefix needs, no bit beyond it, no scope.
@@ -593,7 +594,7 @@ mod tests {
             (with_options(b"\0\x0a\0\x05abcd"), Refusal::Options),
             (with_options(b"\0\x0a\0\x04abcd"), Refusal::Cookie),
             (with_options(b"\0\x0a\0\x0912345678s"), Refusal::Cookie),
-            (message([1, 0, 0, 0], b"\0\0\x01\0\x03"), Refusal::Class(3)),
+            (message([1, 0, 0, 0], b"\0\0\x01\0\x04"), Refusal::Class(4)),
             (
                 message([1, 0, 0, 0], b"\0\0\xfc\0\x01"),
                 Refusal::MetaType(rtype::AXFR),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sealane_model::Snapshot;
 use sealane_steering::GeoTable;
 
-use crate::config::{Config, Cookies, Limits};
+use crate::config::{Config, Cookies, Identity, Limits};
 use crate::cookie::{Baker, Secret};
 use crate::dnssec::ahead::sign_ahead;
 use crate::dnssec::timing::Moment;
@@ -21,6 +21,7 @@ pub struct Rules {
     pub limits: Limits,
     /// The first one makes cookies, all are honoured; with none there are no cookies.
     pub(crate) secrets: Vec<Secret>,
+    pub identity: Identity,
     /// What they were compiled from, where zones are signed: they are signed again in time.
     pub(crate) config: Option<Arc<Config>>,
 }
@@ -47,6 +48,7 @@ impl Rules {
             geo: config.geo.clone(),
             limits: config.limits.clone(),
             secrets,
+            identity: config.identity.clone(),
             config: is_signed.then(|| Arc::new(config.clone())),
         }
     }

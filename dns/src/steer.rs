@@ -5,10 +5,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use sealane_model::{AllDown, RegionId, ScopePrefix, Snapshot, Ttl};
+use sealane_model::{AllDown, PoolId, RegionId, ScopePrefix, Snapshot, Ttl};
 use sealane_steering::{Ask, ClientPlace, GeoTable, How, Ranking, Reason, rank};
 use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::config::Canary;
+use crate::engine::SteeredTo;
+use crate::name::Name;
 use crate::question::ClientSubnet;
 use crate::ttl::answer_ttl;
 use crate::wire::rtype;
@@ -30,6 +34,20 @@ pub struct Choice {
     pub region: Option<RegionId>,
     /// For whom the choice holds, in bits of the place's address; 0 for everyone.
     pub scope: ScopePrefix,
+    /// It is the canary's pool that serves.
+    pub canary: bool,
+}
+
+impl Choice {
+    /// For those who count.
+    #[must_use]
+    pub const fn steered_to(&self) -> SteeredTo {
+        SteeredTo {
+            region: self.region,
+            reason: self.reason,
+            canary: self.canary,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,19 +85,120 @@ impl Family {
 
 #[must_use]
 pub fn choose(steered: &Steered, family: Family, place: &ClientPlace, world: &Snapshot) -> Choice {
+    let Some(canary) = &steered.canary else {
+        return from_pool(steered, family, place, world);
+    };
+    let mut choice = match try_canary(steered, canary, place, world, |ranking| {
+        let choice = from_ranking(steered, canary.pool, family, ranking, world);
+        (choice.outcome == Outcome::Addresses).then_some(choice)
+    }) {
+        Some(choice) => Choice {
+            canary: true,
+            ..choice
+        },
+        None => from_pool(steered, family, place, world),
+    };
+    // Who is a canary goes by the network.
+    choice.scope = choice.scope.max(place.key_scope());
+    choice
+}
+
+/// What `take` makes of the canary's regions for this client. `None`: it is no canary's client, or
+/// its pool is not well, so that the usual one serves.
+fn try_canary<T>(
+    steered: &Steered,
+    canary: &Canary,
+    place: &ClientPlace,
+    world: &Snapshot,
+    take: impl FnOnce(&Ranking) -> Option<T>,
+) -> Option<T> {
+    if !takes(canary, steered, place) {
+        return None;
+    }
+    let ask = Ask {
+        pool: canary.pool,
+        policy: &canary.steering,
+        place,
+        key: place.key(),
+    };
+    let ranking = rank(&ask, world);
+    let is_makeshift = matches!(
+        ranking.reason,
+        Reason::AllDown | Reason::NoData | Reason::Fallback | Reason::NoMembers
+    );
+    (!is_makeshift).then(|| take(&ranking)).flatten()
+}
+
+/// Is the client's network one of the canary's? Each name draws anew, and those drawn for a small
+/// share are drawn for a larger one as well.
+pub(crate) fn takes(canary: &Canary, steered: &Steered, place: &ClientPlace) -> bool {
+    let drawn = xxh3_64_with_seed(steered.owner.wire(), place.key());
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "53 bits fit a double's mantissa exactly"
+    )]
+    let drawn = (drawn >> 11) as f64 / (1_u64 << 53) as f64;
+    drawn < canary.share.get()
+}
+
+/// The host that a name steered by hosts is an alias of, for one client.
+#[derive(Clone, Debug)]
+pub struct HostChoice<'s> {
+    /// `None`: addresses are answered instead, or nothing.
+    pub host: Option<&'s Name>,
+    /// What stands instead of a host: the operator's fallback addresses.
+    pub fallback: Choice,
+}
+
+#[must_use]
+pub fn choose_host<'s>(
+    steered: &'s Steered,
+    family: Family,
+    place: &ClientPlace,
+    world: &Snapshot,
+) -> HostChoice<'s> {
     let ask = Ask {
         pool: steered.pool,
         policy: &steered.policy,
         place,
         key: place.key(),
     };
-    from_ranking(steered, family, &rank(&ask, world), world)
+    let ranking = rank(&ask, world);
+    let mut fallback = from_ranking(steered, steered.pool, family, &ranking, world);
+    let host_of = |region: RegionId| {
+        let host = steered.hosts.iter().find(|(of, _)| *of == region);
+        host.map(|(_, host)| (region, host))
+    };
+    let chosen = ranking.regions().find_map(host_of);
+    if let Some((region, _)) = chosen {
+        fallback.region = Some(region);
+        fallback.scope = ranking.scope;
+    } else if ranking.first().is_some() {
+        // Regions serve, and none has a host here: their addresses are not this name's.
+        fallback.addresses.clear();
+        fallback.outcome = Outcome::NotKnown;
+    }
+    HostChoice {
+        host: chosen.map(|(_, host)| host),
+        fallback,
+    }
+}
+
+fn from_pool(steered: &Steered, family: Family, place: &ClientPlace, world: &Snapshot) -> Choice {
+    let ask = Ask {
+        pool: steered.pool,
+        policy: &steered.policy,
+        place,
+        key: place.key(),
+    };
+    from_ranking(steered, steered.pool, family, &rank(&ask, world), world)
 }
 
 /// The same for a ranking that is there already, as `explain` has it.
 #[must_use]
 pub fn from_ranking(
     steered: &Steered,
+    pool: PoolId,
     family: Family,
     ranking: &Ranking,
     world: &Snapshot,
@@ -91,17 +210,18 @@ pub fn from_ranking(
         reason: ranking.reason,
         region: None,
         scope: ranking.scope,
+        canary: false,
     };
     let mut any_family = false;
     if ranking.reason == Reason::Fallback {
-        let fallback = fallback(steered, world);
+        let fallback = fallback(steered, pool, world);
         any_family = !fallback.is_empty();
         add(&mut choice.addresses, fallback, family);
     } else {
         let mut regions_left = usize::from(steered.alternates) + 1;
         for region in ranking.regions() {
             let addresses = world
-                .member(steered.pool, region)
+                .member(pool, region)
                 .map_or(&[][..], |(_, health)| &health.addresses);
             any_family |= !addresses.is_empty();
             if !addresses.iter().any(|address| family.has(address)) {
@@ -127,12 +247,9 @@ pub fn from_ranking(
     choice
 }
 
-fn fallback<'w>(steered: &Steered, world: &'w Snapshot) -> &'w [IpAddr] {
-    match world
-        .topology
-        .pool(steered.pool)
-        .map(|pool| &pool.failover.all_down)
-    {
+fn fallback<'w>(steered: &'w Steered, pool: PoolId, world: &'w Snapshot) -> &'w [IpAddr] {
+    let of_pool = || Some(&world.topology.pool(pool)?.failover.all_down);
+    match steered.policy.all_down().or_else(of_pool) {
         Some(AllDown::Fallback(addresses)) => addresses,
         _ => &[],
     }

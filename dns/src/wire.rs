@@ -67,6 +67,14 @@ pub mod rtype {
     }
 }
 
+/// EDNS options (IANA "DNS EDNS0 Option Codes").
+pub mod option {
+    pub const NSID: u16 = 3;
+    pub const CLIENT_SUBNET: u16 = 8;
+    pub const COOKIE: u16 = 10;
+    pub const KEEPALIVE: u16 = 11;
+}
+
 /// Response codes (RFC 1035 §4.1.1; BADVERS: RFC 6891 §9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
@@ -137,6 +145,8 @@ impl Rcode {
 }
 
 pub const CLASS_IN: u16 = 1;
+/// Chaosnet: only its names for asking servers about themselves are left (RFC 4892).
+pub const CLASS_CH: u16 = 3;
 pub const HEADER_LEN: usize = 12;
 /// The longest name on the wire, its root label included (RFC 1035 §2.3.4).
 pub const NAME_MAX: usize = 255;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use sealane_model::{PoolId, Ttl};
+use sealane_model::{PoolId, RegionId, Ttl};
 use sealane_steering::SteeringPolicy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -18,6 +18,7 @@ use crate::dnssec::sign::Signature;
 use crate::dnssec::timing::Moment;
 use crate::name::{Name, parent};
 use crate::record::Record;
+use crate::service::Service;
 use crate::wire::{CLASS_IN, rtype};
 
 /// What [`check`] found in a zone.
@@ -91,12 +92,21 @@ fn check_steered(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, finding
         if !seen.insert(owner) {
             findings.mistakes.push(format!("{owner} is steered twice"));
         }
+        let beside = types.get(owner).map(Vec::as_slice).unwrap_or_default();
+        if !steered.hosts.is_empty() && (!beside.is_empty() || *owner == zone.apex) {
+            findings.mistakes.push(format!(
+                "{owner} is steered by `hosts`, which makes it a CNAME, and has other records; a CNAME stands alone"
+            ));
+            continue;
+        }
         for (kind, word) in [
             (rtype::A, "A"),
             (rtype::AAAA, "AAAA"),
             (rtype::CNAME, "CNAME"),
+            (rtype::HTTPS, "HTTPS"),
         ] {
-            if types.get(owner).is_some_and(|types| types.contains(&kind)) {
+            let has_https = kind == rtype::HTTPS && steered.https.is_none();
+            if beside.contains(&kind) && !has_https {
                 findings.mistakes.push(format!(
                     "{owner} is steered and has a static {word} record; one must go"
                 ));
@@ -283,7 +293,7 @@ pub struct Glue {
     pub addresses: Box<[RecordSet]>,
 }
 
-/// A name whose addresses are chosen for each question.
+/// A name whose addresses are chosen for each question. Fields as in [`config::SteeredName`].
 #[derive(Debug)]
 pub struct Steered {
     pub owner: Name,
@@ -293,6 +303,9 @@ pub struct Steered {
     pub ttl_suspect: Ttl,
     pub alternates: u8,
     pub ignore_client_subnet: bool,
+    pub canary: Option<config::Canary>,
+    pub hosts: Box<[(RegionId, Name)]>,
+    pub https: Option<Service>,
 }
 
 impl RecordSet {
@@ -317,8 +330,8 @@ impl Node {
     /// The types at this name as the chain states them.
     pub(crate) fn types(&self) -> Vec<u16> {
         let mut types: Vec<u16> = self.sets.iter().map(|set| set.rtype).collect();
-        if self.steered.is_some() {
-            types.extend_from_slice(STEERED_TYPES);
+        if let Some(steered) = &self.steered {
+            types.extend_from_slice(steered.types());
         }
         types
     }
@@ -711,6 +724,17 @@ impl<'c> Builder<'c> {
 }
 
 impl Steered {
+    /// What it is answered with; each of them may be absent for now.
+    pub(crate) const fn types(&self) -> &'static [u16] {
+        if !self.hosts.is_empty() {
+            &[rtype::CNAME]
+        } else if self.https.is_some() {
+            &[rtype::A, rtype::AAAA, rtype::HTTPS]
+        } else {
+            &[rtype::A, rtype::AAAA]
+        }
+    }
+
     fn new(steered: &config::SteeredName) -> Self {
         Self {
             owner: steered.owner.clone(),
@@ -720,12 +744,12 @@ impl Steered {
             ttl_suspect: steered.ttl_suspect,
             alternates: steered.alternates,
             ignore_client_subnet: steered.ignore_client_subnet,
+            canary: steered.canary.clone(),
+            hosts: steered.hosts.as_slice().into(),
+            https: steered.https.clone(),
         }
     }
 }
-
-/// The types that a steered name is answered with, each of which may be absent for now.
-const STEERED_TYPES: &[u16] = &[rtype::A, rtype::AAAA];
 
 /// What the chain says of a name. `None` for one that exists only because of others, unless compact
 /// denial has a record for it, too.
@@ -741,11 +765,8 @@ fn entry(wire: &[u8], node: &Node, is_cut: bool, zone: &config::Zone) -> Option<
     if is_cut {
         types.retain(|kind| matches!(*kind, rtype::NS | rtype::DS));
     }
-    let at_times = if node.steered.is_some() {
-        STEERED_TYPES
-    } else {
-        &[]
-    };
+    let steered = node.steered.as_ref();
+    let at_times = steered.map_or(&[][..], |steered| steered.types());
     Some(Entry {
         owner: Name::from_wire(wire)?,
         types,

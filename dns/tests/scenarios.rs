@@ -37,14 +37,18 @@ macro_rules! scenarios {
 scenarios! {
     aliases
     all_down
+    canary
     capacity
     client_subnets
     delegations
     dname
     edns_and_sizes
     failover
+    identity
     names_and_absences
     records
+    steered_hosts
+    steered_https
     steering
     wildcards
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sealane_model::{RegionId, Weight};
+use sealane_model::{AllDown, RegionId, Weight};
 
 use crate::fence::Fences;
 
@@ -30,6 +30,8 @@ pub struct Within {
     /// Not itself [`SteeringPolicy::Within`].
     pub policy: SteeringPolicy,
     pub fences: Fences,
+    /// What happens when no region is usable. `None`: what the pool says.
+    pub all_down: Option<AllDown>,
 }
 
 impl SteeringPolicy {
@@ -61,9 +63,35 @@ impl SteeringPolicy {
     #[must_use]
     pub fn fences(&self) -> Option<&Fences> {
         match self {
-            Self::Within(within) => Some(&within.fences),
+            Self::Within(within) => Some(&within.fences).filter(|fences| !fences.is_empty()),
             _ => None,
         }
+    }
+
+    /// What happens when no region is usable, where it is another thing than what the pool says.
+    #[must_use]
+    pub fn all_down(&self) -> Option<&AllDown> {
+        match self {
+            Self::Within(within) => within.all_down.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The same policy, with a rule of its own for when no region is usable.
+    #[must_use]
+    pub fn with_all_down(self, all_down: AllDown) -> Self {
+        let within = match self {
+            Self::Within(within) => *within,
+            policy => Within {
+                policy,
+                fences: Fences::default(),
+                all_down: None,
+            },
+        };
+        Self::Within(Box::new(Within {
+            all_down: Some(all_down),
+            ..within
+        }))
     }
 
     /// May that region serve that client?

@@ -273,11 +273,8 @@ fn when_none_is_usable(
     if !well_but_held.is_empty() {
         return (well_but_held, Reason::HoldDownIgnored);
     }
-    match world
-        .topology
-        .pool(ask.pool)
-        .map(|pool| &pool.failover.all_down)
-    {
+    let of_pool = || Some(&world.topology.pool(ask.pool)?.failover.all_down);
+    match ask.policy.all_down().or_else(of_pool) {
         Some(AllDown::NoData) => (SmallVec::new(), Reason::NoData),
         Some(AllDown::Fallback(_)) => (SmallVec::new(), Reason::Fallback),
         Some(AllDown::FailOpen) | None => (fail_open(ask, candidates), Reason::AllDown),

@@ -318,6 +318,7 @@ fn within(
     SteeringPolicy::Within(Box::new(Within {
         policy,
         fences: Fences::new(vec![fence]),
+        all_down: None,
     }))
 }
 

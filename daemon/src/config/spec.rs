@@ -1386,8 +1386,22 @@ shape! {
         cookies: DnsCookiesSpec = "{}",
         /// Response rate limiting: how much a forged address can be sent over UDP.
         rrl: RrlSpec = "{}",
+        /// Which server answers, for those who ask by the option NSID (RFC 5001). Nothing is told when left out.
+        nsid: Text,
+        /// What is told in class CH to those who ask for the server's version or name. Nothing of what is left out.
+        chaos: ChaosSpec,
     }
-    later ["transfer", "tls", "https", "quic", "nsid", "tsig", "notify"]
+    later ["transfer", "tls", "https", "quic", "tsig", "notify"]
+}
+
+shape! {
+    /// What is told in class CH (RFC 4892).
+    ChaosSpec {
+        /// For `version.bind` and `version.server`.
+        version: Text,
+        /// For `id.server` and `hostname.bind`.
+        id: Text,
+    }
 }
 
 shape! {
@@ -1573,8 +1587,29 @@ shape! {
         alternates: Whole<0, 8> = "0",
         /// Locate by the resolver's address even where it sends a client subnet.
         ignore_client_subnet: Flag = "false",
+        /// How regions are ordered for this name. As for the pool when left out.
+        steering: SteeringSpec,
+        /// What is answered for this name when no region is usable. As for the pool when left out.
+        all_down: AllDownSpec,
+        /// A share of clients that is led to another pool.
+        canary: DnsCanarySpec,
+        /// Host names by region: the name is a CNAME of the chosen region's host. Regions without one are passed over.
+        hosts: Table<Text>,
+        /// Parameters of an HTTPS record (RFC 9460) whose hints are the chosen addresses: `alpn=h2,h3 port=8443`.
+        https: Text,
     }
-    later ["split", "canary", "sticky", "types", "https"]
+    later ["split", "sticky", "types", "addresses"]
+}
+
+shape! {
+    /// A share of clients that is led to another pool while that one is well.
+    DnsCanarySpec {
+        /// The pool that they are led to, in its own order of regions.
+        pool: Text = required,
+        /// How many of the clients' networks (/24, /56) are.
+        share: Share = required,
+    }
+    later ["weights", "clients"]
 }
 
 shape! {

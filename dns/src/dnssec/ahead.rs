@@ -44,7 +44,9 @@ fn likely(steered: &Steered, family: Family, world: &Snapshot) -> Vec<Vec<IpAddr
         choices(&regions, size, &mut Vec::new(), &mut sets);
     }
     let pool = world.topology.pool(steered.pool);
-    if let Some(AllDown::Fallback(addresses)) = pool.map(|pool| &pool.failover.all_down) {
+    let all_down = steered.policy.all_down();
+    let all_down = all_down.or_else(|| pool.map(|pool| &pool.failover.all_down));
+    if let Some(AllDown::Fallback(addresses)) = all_down {
         let fallback = of_family(addresses);
         sets.truncate(AHEAD_MAX - 1);
         sets.push(fallback);

@@ -190,6 +190,28 @@ impl<'a> Proofs<'a> {
         given.map(Some).ok_or(TooMany)
     }
 
+    /// The signature of a steered set of one record; `None` where none is wanted.
+    pub(crate) fn single(
+        &self,
+        at: &At<'a, '_>,
+        steered: &Steered,
+        rtype: u16,
+        data: &[u8],
+    ) -> Result<Option<Given<'a>>, TooMany> {
+        let Some(sealed) = self.of(at.zone) else {
+            return Ok(None);
+        };
+        let ttl = steered.ttl.max(steered.ttl_suspect);
+        let is_own = !at.expanded || sealed.denial == Denial::Nsec;
+        let owner = if is_own {
+            steered.owner.wire()
+        } else {
+            at.name.wire()
+        };
+        let given = sealed.single(owner, rtype, ttl, data, is_own);
+        given.map(Some).ok_or(TooMany)
+    }
+
     /// Answers ANY by one set and its signature, which RFC 8482 §4.1 allows: its HINFO would have to
     /// be signed. Whether it did.
     pub(crate) fn any(&mut self, at: &At<'a, '_>, answer: &mut Answer<'_, '_>) -> bool {

@@ -95,6 +95,28 @@ impl Sealed {
         }
     }
 
+    /// The signature of a steered set of one record. `None`: too many were made in this second.
+    pub(crate) fn single(
+        &self,
+        owner: &[u8],
+        rtype: u16,
+        ttl: Ttl,
+        data: &[u8],
+        keep: bool,
+    ) -> Option<Given<'_>> {
+        let set = Set {
+            owner,
+            rtype,
+            ttl: ttl.as_secs(),
+            data: vec![data],
+        };
+        if keep {
+            self.kept_signature(&set, true)
+        } else {
+            self.once(&set).map(Given::Once)
+        }
+    }
+
     /// The signature of a set whose data are in order, made now if need be.
     fn kept_signature(&self, set: &Set<'_>, is_asked: bool) -> Option<Given<'_>> {
         let key = kept_key(set);

@@ -427,6 +427,7 @@ impl Met<'_> {
                 let name = region.map(|region| self.world.topology.region_name(region));
                 name.unwrap_or("none") == rest
             }
+            "canary" => steered.is_some_and(|to| to.canary),
             "size" => {
                 let most = rest.trim_start_matches("<=").parse::<usize>();
                 most.is_ok_and(|most| self.reply.length <= most)

@@ -9,9 +9,11 @@
 //! REGION   eu at 50.1,8.7
 //! POOL     api [threshold 50%] [hold_down 60s] [all_down fail_open|no_data|fallback IP,IP] [panic 20%]
 //!              eu [endpoints 2] [weight 33] [priority 1] [capacity 100] answers 192.0.2.10 2001:db8::10
+//! SERVER   nsid TEXT version TEXT id TEXT
 //! GEO      203.0.113.0/24 at 51.0,9.0         ; or: is eu
 //! STEER    www pool api by nearest|weighted|weighted_latency|priority|pinned:REGION
-//!              [weights eu=3,us=1] [only 10.0.0.0/8=eu,us] [ttl 10s] [suspect 5s] [alternates 1] …
+//!              [weights eu=3,us=1] [only 10.0.0.0/8=eu,us] [ttl 10s] [suspect 5s] [alternates 1]
+//!              [ignore_ecs] [all_down RULE] [canary POOL 5%] [host eu=NAME]… [https alpn=h2+port=8443]
 //!
 //! AT       5s                                 ; the clock moves on, probes run
 //! ENDPOINTS api eu refuse|vanish|pass [N]     ; all of them, or the first N
@@ -23,7 +25,7 @@
 //!              noerror aa                     ; response code and flags, all of them
 //!              answer www 10 A 192.0.2.10     ; each record of each section, no more, no fewer
 //!              authority @ 10 SOA             ; without data: any data
-//!              scope 24 / reason nearest / region eu / size <=512 / silence
+//!              scope 24 / reason nearest / region eu / canary / size <=512 / silence
 //! ASK      www A => noerror aa / answer www 10 A 192.0.2.10
 //!                                            ; the same in one line
 //! SPREAD   www A over 45.0.0.0/8 clients 4000 ; shares of the first address, ± 2 points

@@ -8,10 +8,11 @@ use std::time::Duration;
 use sealane_control::OrderKind;
 use sealane_control::config::{AdminConfig, Config as ControlConfig};
 use sealane_control::core::{Core, Input, Totals};
-use sealane_dns::config::{Config, SteeredName, Zone};
+use sealane_dns::config::{Canary, Config, Identity, SteeredName, Zone};
 use sealane_dns::engine::Rules;
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
+use sealane_dns::service::Service;
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointProtocol, FailoverRule, IdBook, Location, Member, Pool,
     PoolId, Rate, Ratio, Region, RegionId, Snapshot, Target, Topology, Ttl, Weight,
@@ -34,6 +35,7 @@ pub(crate) struct Stage {
     /// What relative names are completed by.
     pub(crate) origin: Option<Name>,
     totals: Totals,
+    identity: Identity,
     scene: Option<Scene>,
 }
 
@@ -61,6 +63,7 @@ impl Stage {
                 self.origin = Some(Name::parse(text, None).map_err(|e| e.to_string())?);
                 Ok(())
             }
+            "SERVER" => self.server(&mut words).and_then(|()| self.reload()),
             "REGION" => self.region(&mut words),
             "POOL" => self.pool(&mut words, block),
             "GEO" => self.geo(&mut words),
@@ -86,6 +89,19 @@ impl Stage {
             }
             verb => Err(format!("{verb} is no verb")),
         }
+    }
+
+    fn server(&mut self, words: &mut Words<'_>) -> Done {
+        while let Some(word) = words.next() {
+            let text = words.want("a text")?;
+            match word {
+                "nsid" => self.identity.nsid = Some(text.as_bytes().into()),
+                "version" => self.identity.version = Some(text.into()),
+                "id" => self.identity.id = Some(text.into()),
+                word => return Err(format!("{word:?} is not expected here")),
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn name(&self, text: &str) -> Result<Name, String> {
@@ -254,6 +270,7 @@ impl Stage {
         let pool = self.pool_id(pool)?;
         let mut steered = SteeredName::new(owner, pool, Arc::new(SteeringPolicy::Nearest));
         let (mut policy, mut weights, mut fences) = ("nearest", Vec::new(), Vec::new());
+        let mut own_all_down = None;
         while let Some(word) = words.next() {
             match word {
                 "by" => policy = words.want("a policy")?,
@@ -263,10 +280,37 @@ impl Stage {
                 "suspect" => steered.ttl_suspect = ttl(words.want("a TTL")?)?,
                 "alternates" => steered.alternates = words.read("a number")?,
                 "ignore_ecs" => steered.ignore_client_subnet = true,
+                "all_down" => own_all_down = Some(all_down(words)?),
+                "canary" => {
+                    let pool = self.pool_id(words.want("a pool")?)?;
+                    let share = ratio(words.want("a share")?)?;
+                    let steering = Arc::new(SteeringPolicy::Nearest);
+                    steered.canary = Some(Canary {
+                        pool,
+                        steering,
+                        share,
+                    });
+                }
+                "host" => {
+                    let text = words.want("REGION=HOST")?;
+                    let (region, host) = text.split_once('=').ok_or("REGION=HOST")?;
+                    steered
+                        .hosts
+                        .push((self.region_id(region)?, self.name(host)?));
+                }
+                "https" => {
+                    let params = words.want("parameters, with + between them")?;
+                    let service = Service::parse(&params.replace('+', " "));
+                    steered.https = Some(service.map_err(|error| error.to_string())?);
+                }
                 word => return Err(format!("{word:?} is not expected here")),
             }
         }
-        steered.steering = Arc::new(self.policy(policy, weights, fences)?);
+        let mut policy = self.policy(policy, weights, fences)?;
+        if let Some(rule) = own_all_down {
+            policy = policy.with_all_down(rule);
+        }
+        steered.steering = Arc::new(policy);
         let zone = self.zones.last_mut().ok_or("there is no zone yet")?;
         zone.steered.push(steered);
         Ok(())
@@ -292,7 +336,11 @@ impl Stage {
             policy
         } else {
             let fences = Fences::new(fences);
-            SteeringPolicy::Within(Box::new(Within { policy, fences }))
+            SteeringPolicy::Within(Box::new(Within {
+                policy,
+                fences,
+                all_down: None,
+            }))
         })
     }
 
@@ -427,7 +475,8 @@ impl Stage {
         let table = mmdb::table_of(self.places.iter().copied());
         let table = (!self.places.is_empty()).then_some(table);
         let geo = GeoTable::build(table, &self.overrides).map_err(|error| error.to_string())?;
-        let config = Config::new(self.zones.clone(), Arc::new(geo));
+        let mut config = Config::new(self.zones.clone(), Arc::new(geo));
+        config.identity = self.identity.clone();
         Ok(Rules::compile(&config))
     }
 }

@@ -3,21 +3,24 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sealane_dns::config::{Config, Cookies, Limits, Soa, SteeredName, Zone};
+use sealane_dns::config::{
+    Canary, Config, Cookies, Identity, Limits, NSID_MAX, Soa, SteeredName, Zone,
+};
 use sealane_dns::cookie::Secret as CookieSecret;
 use sealane_dns::limit::Rates;
 use sealane_dns::name::Name;
 use sealane_dns::record::{Record, ZoneFile, parse_zone_file};
-use sealane_model::Ttl;
-use sealane_steering::GeoTable;
+use sealane_dns::service::Service;
+use sealane_model::{Ratio, RegionId, Ttl};
+use sealane_steering::{GeoTable, SteeringPolicy};
 
 use super::super::decode::{At, Table};
 use super::super::error::Mistake;
 use super::super::files::ZONE_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    DnsCookiesSpec, DnsLimitsSpec, DnsSpec, DnssecSpec, RecordSpec, RrlSpec, SoaSpec, SteeredSpec,
-    TtlText, ZoneSpec,
+    ChaosSpec, DnsCanarySpec, DnsCookiesSpec, DnsLimitsSpec, DnsSpec, DnssecSpec, RecordSpec,
+    RrlSpec, SoaSpec, SteeredSpec, SteeringSpec, TtlText, ZoneSpec,
 };
 use super::super::unit::{OneOrManyText, Secret, Text};
 use super::admin::FILE_PREFIX;
@@ -38,6 +41,7 @@ impl Parser<'_> {
                 geo,
                 limits: default_limits()?,
                 cookies: Cookies::Off,
+                identity: Identity::default(),
             });
         };
         let DnsSpec {
@@ -50,7 +54,10 @@ impl Parser<'_> {
             dnssec,
             cookies,
             rrl,
+            nsid,
+            chaos,
         } = &spec.value;
+        let identity = self.identity(nsid.as_ref(), chaos.as_ref());
         let zones = self.zones(zones.as_ref(), dnssec.as_ref());
         let cookies = cookies.as_ref().and_then(|at| self.cookies(&at.value));
         let answers = rrl.as_ref().and_then(|at| rates_of(&at.value));
@@ -62,6 +69,7 @@ impl Parser<'_> {
                 geo,
                 limits: limits_of(limits.as_ref()?)?,
                 cookies: cookies?,
+                identity,
             });
         }
         if bind.value.is_empty() {
@@ -83,6 +91,7 @@ impl Parser<'_> {
                 ..limits_of(limits.as_ref()?)?
             },
             cookies: cookies?,
+            identity,
         })
     }
 
@@ -130,6 +139,32 @@ impl Parser<'_> {
             );
         }
         secret.map(CookieSecret::new)
+    }
+
+    fn identity(&mut self, nsid: Option<&At<Text>>, chaos: Option<&At<ChaosSpec>>) -> Identity {
+        let (version, id) = match chaos.map(|chaos| &chaos.value) {
+            Some(ChaosSpec {
+                span: _,
+                broken: _,
+                version,
+                id,
+            }) => (version.as_ref(), id.as_ref()),
+            None => (None, None),
+        };
+        let mut text = |at: Option<&At<Text>>, most: usize| -> Option<String> {
+            let at = at?;
+            if at.0.is_empty() || at.0.len() > most {
+                let message = format!("a text of 1 to {most} octets is wanted here");
+                self.notes.wrong(at.span, message);
+                return None;
+            }
+            Some(at.0.clone())
+        };
+        Identity {
+            nsid: text(nsid, NSID_MAX).map(|nsid| nsid.as_bytes().into()),
+            version: text(version, 255).map(Into::into),
+            id: text(id, 255).map(Into::into),
+        }
     }
 
     fn zones(
@@ -395,8 +430,17 @@ impl Parser<'_> {
             ttl_suspect,
             alternates,
             ignore_client_subnet,
+            steering: own,
+            all_down,
+            canary,
+            hosts,
+            https,
         } = &spec.value;
-        let pool = pool.as_ref().and_then(|pool| self.pool(pool));
+        let name = pool.as_ref();
+        let pool = name.and_then(|pool| self.pool(pool));
+        let canary = canary.as_ref().and_then(|canary| self.canary(canary));
+        let hosts = self.hosts(hosts.as_ref(), name);
+        let https = https.as_ref().and_then(|params| self.service(params));
         let (ttl, ttl_suspect) = (ttl.as_ref()?, ttl_suspect.as_ref()?);
         if ttl_suspect.value.0 > ttl.value.0 {
             self.notes.mistake(
@@ -407,7 +451,18 @@ impl Parser<'_> {
                 .help("answers live shorter while a region is in doubt, not longer"),
             );
         }
-        let (pool, steering) = pool?;
+        let (pool, mut steering) = pool?;
+        if let (Some(own), Some(name)) = (own, name) {
+            steering = self.own_steering(own, name)?;
+        }
+        if let Some(rule) = all_down {
+            let rule = self.all_down(&rule.value)?;
+            steering = Arc::new(SteeringPolicy::clone(&steering).with_all_down(rule));
+        }
+        if let (Some(params), false) = (&spec.value.https, hosts.is_empty()) {
+            let message = "a name with `hosts` is a CNAME and has no HTTPS record of its own";
+            self.notes.wrong(params.span, message);
+        }
         Some(SteeredName {
             owner,
             pool,
@@ -416,7 +471,82 @@ impl Parser<'_> {
             ttl_suspect: seconds(ttl_suspect),
             alternates: u8::try_from(alternates.as_ref()?.value.0).ok()?,
             ignore_client_subnet: ignore_client_subnet.as_ref()?.value.0,
+            canary,
+            hosts,
+            https,
         })
+    }
+
+    /// A policy that the name has instead of its pool's.
+    fn own_steering(
+        &mut self,
+        spec: &At<SteeringSpec>,
+        pool: &At<Text>,
+    ) -> Option<Arc<SteeringPolicy>> {
+        let known = self.pools.get(&pool.0)?;
+        let (members, regions) = (known.members.clone(), known.regions.clone());
+        let name = At::new(pool.value.0.clone(), pool.span);
+        let policy = self.steering(&name, spec, &members, &regions)?;
+        Some(Arc::new(policy))
+    }
+
+    fn canary(&mut self, spec: &At<DnsCanarySpec>) -> Option<Canary> {
+        let DnsCanarySpec {
+            span: _,
+            broken: _,
+            pool,
+            share,
+        } = &spec.value;
+        let (pool, steering) = self.pool(pool.as_ref()?)?;
+        Some(Canary {
+            pool,
+            steering,
+            share: Ratio::new(share.as_ref()?.value.0)?,
+        })
+    }
+
+    fn hosts(
+        &mut self,
+        table: Option<&At<Table<Text>>>,
+        pool: Option<&At<Text>>,
+    ) -> Vec<(RegionId, Name)> {
+        let mut hosts = Vec::new();
+        for entry in table.iter().flat_map(|table| table.value.iter()) {
+            let Some(region) = self.region(&entry.name, entry.name.span) else {
+                continue;
+            };
+            let of_pool = pool.and_then(|pool| self.pools.get(&pool.0));
+            if of_pool.is_some_and(|pool| !pool.regions.contains_key(&region)) {
+                let message = format!("the pool has no region `{}`", entry.name.value);
+                self.notes.wrong(entry.name.span, message);
+                continue;
+            }
+            let Some(text) = &entry.value else {
+                continue;
+            };
+            match Name::parse(&text.0, None) {
+                Ok(host) => hosts.push((region, host)),
+                Err(error) => self.notes.mistake(
+                    Mistake::new(text.span, format!("this is no host name: {error}"))
+                        .expected("a whole host name, such as `eu.cdn.example.net`"),
+                ),
+            }
+        }
+        if let Some(table) = table.filter(|table| table.value.is_empty()) {
+            self.notes.wrong(table.span, "no region has a host");
+        }
+        hosts
+    }
+
+    fn service(&mut self, params: &At<Text>) -> Option<Service> {
+        Service::parse(&params.0)
+            .map_err(|error| {
+                self.notes.mistake(
+                    Mistake::new(params.span, format!("no parameters of HTTPS: {error}"))
+                        .expected("parameters such as `alpn=h2,h3 port=8443`"),
+                );
+            })
+            .ok()
     }
 
     fn soa(&mut self, spec: &SoaSpec, apex: &Name, records: &[Record]) -> Option<Soa> {

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sealane_acme::Names;
-use sealane_model::{IdBook, PoolId, Region, RegionId, Topology};
+use sealane_model::{IdBook, Member, PoolId, Region, RegionId, Topology};
 use sealane_proxy::config::{Balancing, Destination, Listener, LocalZone, PoolLimits, StickyKey};
 use sealane_proxy::tls::ServerTls;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
@@ -206,6 +206,9 @@ struct KnownPool {
     balance: Option<Arc<Balancing>>,
     span: Span,
     used: bool,
+    /// What it has in which region, and where the file says so; for steering of its own by a name.
+    members: Vec<Member>,
+    regions: HashMap<RegionId, Span>,
     /// Where its first endpoint is that is spoken to over TLS.
     tls: Option<Span>,
     /// Where it first says that an endpoint is told who the client is.

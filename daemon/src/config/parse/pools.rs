@@ -48,6 +48,7 @@ impl Parser<'_> {
                 }
             };
             let (mut steering, mut balance) = (None, None);
+            let (mut members, mut regions) = (Vec::new(), HashMap::new());
             if let Some(spec) = &entry.value {
                 let PoolSpec {
                     balance: shared,
@@ -55,7 +56,11 @@ impl Parser<'_> {
                     ..
                 } = &spec.value;
                 balance = self.balancing(shared.as_ref(), ejection.as_ref());
-                let (pool, policy, probe) = self.pool_of(id, entry, spec, &mut endpoints);
+                let (pool, policy, probe) =
+                    self.pool_of(id, entry, spec, &mut regions, &mut endpoints);
+                members = pool
+                    .as_ref()
+                    .map_or_else(Vec::new, |pool| pool.members.clone());
                 steering = policy.map(Arc::new);
                 pools.extend(pool);
                 probes.extend(probe.map(|probe| (id, probe)));
@@ -66,6 +71,8 @@ impl Parser<'_> {
                 balance,
                 span: entry.name.span,
                 used: false,
+                members,
+                regions,
                 tls: entry.value.as_ref().and_then(first_tls),
                 proxy_protocol: entry.value.as_ref().and_then(first_told),
             };
@@ -79,6 +86,7 @@ impl Parser<'_> {
         id: PoolId,
         entry: &Entry<PoolSpec>,
         spec: &At<PoolSpec>,
+        spans: &mut HashMap<RegionId, Span>,
         endpoints: &mut Vec<Endpoint>,
     ) -> (Option<Pool>, Option<SteeringPolicy>, Option<Probe>) {
         let PoolSpec {
@@ -100,7 +108,6 @@ impl Parser<'_> {
         self.pool_limits(id, name, concurrency.as_ref(), bulkhead.as_ref());
         let protocol = protocol.as_ref().map_or(Protocol::Http, |at| at.value);
         let mut members = Vec::new();
-        let mut spans: HashMap<RegionId, Span> = HashMap::new();
         let mut is_complete = true;
         for entry in regions.iter().flat_map(|table| table.value.iter()) {
             let region = self.region(&entry.name, entry.name.span);
@@ -119,7 +126,7 @@ impl Parser<'_> {
         let policy = steering
             .as_ref()
             .filter(|_| is_complete)
-            .and_then(|steering| self.steering(name, steering, &members, &spans));
+            .and_then(|steering| self.steering(name, steering, &members, spans));
         if let Some(policy) = &policy
             && !broken
         {
@@ -489,18 +496,7 @@ impl Parser<'_> {
         if let (Some(promise), Some(probe)) = (detection_time, probe) {
             self.check_detection(promise.value.0, promise.span, probe);
         }
-        let all_down = match &all_down.as_ref()?.value {
-            AllDownSpec::FailOpen => AllDown::FailOpen,
-            AllDownSpec::NoData => AllDown::NoData,
-            AllDownSpec::Fallback(fallback) => {
-                let FallbackSpec {
-                    span,
-                    broken: _,
-                    fallback,
-                } = fallback;
-                AllDown::Fallback(self.addresses(&fallback.as_ref()?.value, *span))
-            }
-        };
+        let all_down = self.all_down(&all_down.as_ref()?.value)?;
         let ramp = match &ramp.as_ref()?.value {
             RampSpec::None => None,
             RampSpec::Steps(steps) => Some(self.ramp(steps)?),
@@ -511,6 +507,21 @@ impl Parser<'_> {
             all_down,
             panic: Ratio::new(panic.as_ref()?.value.0)?,
             ramp,
+        })
+    }
+
+    pub(super) fn all_down(&mut self, spec: &AllDownSpec) -> Option<AllDown> {
+        Some(match spec {
+            AllDownSpec::FailOpen => AllDown::FailOpen,
+            AllDownSpec::NoData => AllDown::NoData,
+            AllDownSpec::Fallback(fallback) => {
+                let FallbackSpec {
+                    span,
+                    broken: _,
+                    fallback,
+                } = fallback;
+                AllDown::Fallback(self.addresses(&fallback.as_ref()?.value, *span))
+            }
         })
     }
 
@@ -574,7 +585,7 @@ impl Parser<'_> {
         );
     }
 
-    fn steering(
+    pub(super) fn steering(
         &mut self,
         pool: &At<String>,
         spec: &At<SteeringSpec>,
@@ -639,7 +650,11 @@ impl Parser<'_> {
         Some(if fences.is_empty() {
             policy
         } else {
-            SteeringPolicy::Within(Box::new(Within { policy, fences }))
+            SteeringPolicy::Within(Box::new(Within {
+                policy,
+                fences,
+                all_down: None,
+            }))
         })
     }
 

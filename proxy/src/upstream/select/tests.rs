@@ -627,6 +627,7 @@ fn a_rule_on_clients_holds_for_the_last_resort_too() {
             nets: vec!["192.0.2.0/24".parse().unwrap()],
             regions: vec![world.region_id("eu")],
         }]),
+        all_down: None,
     }));
 
     assert_eq!(walk.regions(2), ["eu", "AllTried"]);
