@@ -2,6 +2,10 @@
 //! RFC and the due reply or silence. Behind each one a lawful question must still be answered.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "how long a stranger holds a place is measured by the clock"
+)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};

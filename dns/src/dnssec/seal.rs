@@ -108,7 +108,7 @@ impl Sealed {
             owner,
             rtype,
             ttl: ttl.as_secs(),
-            data: vec![data],
+            data: SmallVec::from_slice(&[data]),
         };
         if keep {
             self.kept_signature(&set, true)
