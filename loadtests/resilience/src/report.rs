@@ -41,17 +41,27 @@ pub(crate) struct Curve {
     pub(crate) records: Vec<Record>,
     /// When something was done to the endpoints, after the trial's beginning.
     pub(crate) marks: Vec<(Duration, &'static str)>,
+    beginning: Duration,
 }
 
 impl Curve {
-    /// The record's time after the trial's beginning.
-    fn at(&self, record: &Record) -> Duration {
-        record.due.saturating_sub(self.beginning())
+    pub(crate) fn new(
+        name: &'static str,
+        records: Vec<Record>,
+        marks: Vec<(Duration, &'static str)>,
+    ) -> Self {
+        let dues = records.iter().map(|record| record.due);
+        Self {
+            beginning: dues.min().unwrap_or_default(),
+            name,
+            records,
+            marks,
+        }
     }
 
-    fn beginning(&self) -> Duration {
-        let dues = self.records.iter().map(|record| record.due);
-        dues.min().unwrap_or_default()
+    /// The record's time after the trial's beginning.
+    fn at(&self, record: &Record) -> Duration {
+        record.due.saturating_sub(self.beginning)
     }
 }
 
@@ -251,15 +261,12 @@ mod tests {
             status,
             ..Record::default()
         };
-        Curve {
-            name: "with",
-            records: vec![
-                record(0, 20, 200),
-                record(1_000, 300, 200),
-                record(1_500, 9, 503),
-            ],
-            marks: vec![(Duration::from_secs(1), "broken")],
-        }
+        let records = vec![
+            record(0, 20, 200),
+            record(1_000, 300, 200),
+            record(1_500, 9, 503),
+        ];
+        Curve::new("with", records, vec![(Duration::from_secs(1), "broken")])
     }
 
     #[test]

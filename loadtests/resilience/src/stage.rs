@@ -133,10 +133,6 @@ impl Trial {
     }
 
     pub(crate) fn curve(self, name: &'static str) -> Curve {
-        Curve {
-            name,
-            records: self.records,
-            marks: self.marks,
-        }
+        Curve::new(name, self.records, self.marks)
     }
 }

@@ -43,6 +43,16 @@ pub(crate) struct Budget {
     spent: Ring<SAVED_TICKS>,
     /// In tokens: withdrawals, less those that were proven right. Of finer ticks.
     unproven: Ring<PACE_TICKS>,
+    #[cfg(test)]
+    without: Option<Term>,
+}
+
+/// What tests take away, one at a time, to see that it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Term {
+    Saved,
+    Pace,
+    Reserve,
 }
 
 const TICK_MILLIS: u32 = 500;
@@ -65,6 +75,8 @@ impl Budget {
             earned: Ring::default(),
             spent: Ring::default(),
             unproven: Ring::default(),
+            #[cfg(test)]
+            without: None,
         }
     }
 
@@ -83,18 +95,30 @@ impl Budget {
     /// Takes one token. `false`: there is none, and nothing was taken.
     pub(crate) fn withdraw(&self, now: Instant) -> bool {
         let at = self.at(now);
-        let reserve = i64::from(TOKENS_LIVE_SECS) * RESERVE_MILLIS;
-        let saved = reserve + self.earned(TOKENS_LIVE_SECS, at);
-        let pace = RESERVE_MILLIS + self.earned(1, at);
+        let reserve = if self.has(Term::Reserve) {
+            RESERVE_MILLIS
+        } else {
+            0
+        };
+        let saved = i64::from(TOKENS_LIVE_SECS) * reserve + self.earned(TOKENS_LIVE_SECS, at);
+        let pace = reserve + self.earned(1, at);
+        let allows = |tokens: i64, of: i64| of - tokens * TOKEN_MILLIS >= TOKEN_MILLIS;
         let taken = self.spent.add_if(at.tick, 1, |spent| {
             let unproven = self.unproven.sum(at.fine).max(0);
-            saved - spent * TOKEN_MILLIS >= TOKEN_MILLIS
-                && pace - unproven * TOKEN_MILLIS >= TOKEN_MILLIS
+            (allows(spent, saved) || !self.has(Term::Saved))
+                && (allows(unproven, pace) || !self.has(Term::Pace))
         });
         if taken {
             self.unproven.add(at.fine, 1);
         }
         taken
+    }
+
+    fn has(&self, _term: Term) -> bool {
+        #[cfg(test)]
+        return self.without != Some(_term);
+        #[cfg(not(test))]
+        true
     }
 
     /// An endpoint is asked once more than the requests account for, and nobody could refuse it.

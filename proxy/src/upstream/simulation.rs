@@ -276,6 +276,102 @@ fn one_that_answers_500_at_once_has_less_than_two_percent_after_a_second() {
     }
 }
 
+/// Ten endpoints of 10 ms, in turn; `servers` says what the first ones are instead.
+fn in_turn_with(rule: EjectionRule, servers: Vec<Server>, until: u64) -> Simulation {
+    let others = 10 - servers.len();
+    let all = servers
+        .into_iter()
+        .chain((0..others).map(|_| good(10 * MS)));
+    let policy = Balancing {
+        ejection: Some(rule),
+        ..balancing(BalancePolicy::RoundRobin)
+    };
+    let mut run = Simulation::new(region(10), all.collect(), policy);
+    run.run(1_000, until);
+    run
+}
+
+/// A part of its answers is bad, while it lasts.
+fn bad_now_and_then(percent: u64, during: std::ops::Range<u64>) -> Server {
+    let mut random = 3;
+    let mut well = good(10 * MS);
+    Box::new(move |now| {
+        random = balance::mix(random + 0x9e37_79b9);
+        if during.contains(&now) && random % 100 < percent {
+            (10 * MS, Answered::Badly)
+        } else {
+            well(now)
+        }
+    })
+}
+
+#[test]
+fn without_the_share_of_good_answers_one_that_fails_now_and_then_goes_on_failing() {
+    let failed = |success: Ratio| {
+        let rule = EjectionRule {
+            success,
+            ..EjectionRule::default()
+        };
+        let servers = vec![bad_now_and_then(20, 5 * SECOND..65 * SECOND)];
+        in_turn_with(rule, servers, 65 * SECOND).failed(0, 65 * SECOND)
+    };
+
+    let with = failed(EjectionRule::default().success);
+    let without = failed(Ratio::ZERO);
+    assert!(with < 250, "{with}");
+    assert!(without > 4 * with, "{without} {with}");
+}
+
+#[test]
+fn without_errors_in_a_row_one_that_only_fails_is_found_out_later() {
+    let failed = |consecutive_errors| {
+        let rule = EjectionRule {
+            consecutive_errors,
+            ..EjectionRule::default()
+        };
+        let servers = vec![bad_from(5 * SECOND, MS / 5, 10 * MS)];
+        in_turn_with(rule, servers, 10 * SECOND).failed(0, 10 * SECOND)
+    };
+
+    let (with, without) = (failed(5), failed(1_000));
+    assert!(with <= 7, "{with}");
+    assert!(without > 2 * with, "{without} {with}");
+}
+
+#[test]
+fn without_the_cap_a_hiccup_of_many_leaves_the_others_with_all_of_the_load() {
+    let busiest = |share_max: f64| {
+        let rule = EjectionRule {
+            share_max: Ratio::new(share_max).unwrap(),
+            ..EjectionRule::default()
+        };
+        let hiccup = || bad_now_and_then(100, 5 * SECOND..6 * SECOND);
+        let run = in_turn_with(rule, (0..8).map(|_| hiccup()).collect(), 25 * SECOND);
+        run.share(9, 10 * SECOND, 25 * SECOND)
+    };
+
+    let (with, without) = (busiest(0.33), busiest(1.0));
+    assert!(with < 0.15, "{with}");
+    assert!(without > 0.4, "{without}");
+}
+
+#[test]
+fn without_longer_times_one_that_stays_broken_is_tried_for_ever_as_often() {
+    let failed = |time_max| {
+        let rule = EjectionRule {
+            time_max,
+            ..EjectionRule::default()
+        };
+        let servers = vec![bad_from(5 * SECOND, MS / 5, 10 * MS)];
+        in_turn_with(rule, servers, 600 * SECOND).failed(10 * SECOND, 600 * SECOND)
+    };
+
+    let with = failed(EjectionRule::default().time_max);
+    let without = failed(EjectionRule::default().time);
+    assert!(with <= 6, "{with}");
+    assert!(without > 2 * with, "{without} {with}");
+}
+
 #[test]
 fn without_ejection_a_failed_try_that_counts_as_slow_keeps_the_failing_one_from_winning() {
     let run = one_failing(without_ejection(BalancePolicy::LeastLoaded), 1);

@@ -52,11 +52,8 @@ pub(super) async fn coalescing(stage: &Stage<'_>) -> Result<Played> {
         let mixed = mixed.count();
         let served: Vec<&Record> = same.iter().chain(&own).collect();
         measured.push((upstream, so_far() - upstream, mixed, success(&served)));
-        played.curves.push(Curve {
-            name,
-            records: [same, own].concat(),
-            marks: vec![],
-        });
+        let curve = Curve::new(name, [same, own].concat(), vec![]);
+        played.curves.push(curve);
     }
     let [without, with] = [measured[0], measured[1]];
     let row = |what: &str, of: fn(&(usize, usize, usize, f64)) -> usize| {

@@ -127,8 +127,8 @@ fn what_nobody_could_refuse_is_owed() {
 }
 
 /// Requests come evenly, and all attempts fail from a moment on: how many further ones in each half of a second.
-fn outage(rate: usize, healthy: usize, broken: usize) -> Vec<usize> {
-    let (budget, now) = (fifth(), start());
+fn outage(budget: &Budget, rate: usize, healthy: usize, broken: usize) -> Vec<usize> {
+    let now = start();
     let mut granted = vec![0; 2 * broken];
     for number in 0..rate * (healthy + broken) {
         let now = now + Duration::from_secs(1).mul_f64(number as f64 / rate as f64);
@@ -143,7 +143,7 @@ fn outage(rate: usize, healthy: usize, broken: usize) -> Vec<usize> {
 
 #[test]
 fn a_total_outage_costs_a_fifth_and_ten_a_second_from_its_first_second_on() {
-    let granted = outage(300, 15, 20);
+    let granted = outage(&fifth(), 300, 15, 20);
 
     let seconds = granted.windows(2).map(|two| two[0] + two[1]);
     assert!(seconds.max().unwrap() <= 70, "{granted:?}");
@@ -151,6 +151,56 @@ fn a_total_outage_costs_a_fifth_and_ten_a_second_from_its_first_second_on() {
     assert!(ten.max().unwrap() <= 700, "{granted:?}");
     // Not much less either: a budget is there to be used.
     assert!(granted.iter().sum::<usize>() > 20 * 55, "{granted:?}");
+}
+
+#[test]
+fn without_a_pace_the_first_second_of_an_outage_has_all_that_was_saved() {
+    let first = |budget: &Budget| outage(budget, 300, 15, 5)[..2].iter().sum::<usize>();
+    let without = without(Term::Pace);
+
+    assert!(first(&fifth()) <= 70);
+    assert!(first(&without) > 300, "{}", first(&without));
+}
+
+#[test]
+fn where_each_request_needs_a_second_attempt_one_in_five_has_it_and_all_without_the_budget() {
+    let granted = |budget: &Budget| {
+        let now = start();
+        let one = |number: u32| {
+            let now = now + Duration::from_millis(2) * number;
+            budget.deposit(now);
+            withdraw_well(budget, now)
+        };
+        (0..30_000).filter(|number| one(*number)).count()
+    };
+
+    // A minute: a fifth of 30,000, ten a second, and what was saved at the beginning.
+    let with = granted(&fifth());
+    assert!((6_000..=6_700).contains(&with), "{with}");
+    assert_eq!(granted(&without(Term::Saved)), 30_000);
+}
+
+#[test]
+fn without_the_reserve_a_quiet_route_has_no_second_attempt() {
+    let granted = |budget: &Budget| {
+        let now = start();
+        let one = |minute: u32| {
+            let now = now + Duration::from_secs(60) * minute;
+            budget.deposit(now);
+            budget.withdraw(now)
+        };
+        (0..10).filter(|minute| one(*minute)).count()
+    };
+
+    assert_eq!(granted(&fifth()), 10);
+    assert_eq!(granted(&without(Term::Reserve)), 0);
+}
+
+fn without(term: Term) -> Budget {
+    Budget {
+        without: Some(term),
+        ..fifth()
+    }
 }
 
 #[test]

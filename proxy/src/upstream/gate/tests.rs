@@ -120,6 +120,32 @@ async fn in_an_overload_the_newest_goes_first_and_patience_is_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_overload_is_over_once_nobody_had_to_wait_for_as_long_as_patience_lasts() {
+    let gate = gate(1, 8);
+    let place = enter(&gate);
+    let patience = async || {
+        let began = clock::now();
+        let turn = wait(&gate, Tier::Second);
+        assert_eq!(turn.come().await.unwrap_err(), Left::TooLong);
+        (clock::now() - began).as_millis()
+    };
+    // Somebody waits all of the time.
+    let long = wait(&gate, Tier::Second);
+    tokio::time::advance(Duration::from_millis(100)).await;
+    assert_eq!(patience().await, 5);
+    drop(long);
+
+    // For a moment nobody does.
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_millis(90)).await;
+        assert_eq!(patience().await, 5);
+    }
+    tokio::time::advance(Duration::from_millis(100)).await;
+    assert_eq!(patience().await, 100);
+    drop(place);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_better_tier_goes_first_and_pushes_a_worse_one_out() {
     let gate = gate(1, 2);
     let place = enter(&gate);
