@@ -365,6 +365,18 @@ fn a_baseline_that_was_learned_under_load_is_found_out() {
 }
 
 #[test]
+fn an_overload_that_it_begins_in_costs_the_lowest_tiers_from_the_third_second_on() {
+    for endpoints in BOTH {
+        let seconds = Simulation::new().run(20, 10_000.0, endpoints);
+        let settled = &seconds[2..];
+
+        assert!(served(settled, 0) >= 0.999, "{seconds:?}");
+        assert!(served(settled, 3) < 0.1, "{seconds:?}");
+        assert!(answers(settled) > 0.97 * 5_000.0, "{seconds:?}");
+    }
+}
+
+#[test]
 fn without_headroom_the_limit_never_grows_again() {
     let recovered = |mut simulation: Simulation| {
         simulation.run(20, 4_000.0, REGULAR);
