@@ -7,8 +7,6 @@
 
 use std::net::IpAddr;
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
 /// What is counted at once, by one thread (1 MiB). A network that comes beside them takes the place of the one
 /// that used its share least.
 const PLACES: usize = 1 << 16;
@@ -65,6 +63,24 @@ pub struct Limiter {
     places: Box<[[Place; WAYS]]>,
     /// So that nobody knows who shares a place with whom.
     seed: u64,
+    rhythm: Rhythm,
+}
+
+/// Rates in microseconds.
+#[derive(Clone, Copy)]
+struct Rhythm {
+    /// Of one answer.
+    cost: u64,
+    /// That may be used up at once.
+    room: u64,
+}
+
+impl Rhythm {
+    fn of(rates: &Rates) -> Self {
+        let cost = 1_000_000 / u64::from(rates.per_second.max(1));
+        let room = cost * u64::from(rates.burst.max(1));
+        Self { cost, room }
+    }
 }
 
 impl std::fmt::Debug for Limiter {
@@ -75,19 +91,24 @@ impl std::fmt::Debug for Limiter {
 
 impl Limiter {
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, rates: &Rates) -> Self {
         Self {
             places: vec![[Place::default(); WAYS]; PLACES / WAYS].into(),
             seed,
+            rhythm: Rhythm::of(rates),
         }
+    }
+
+    /// From now on these hold.
+    pub fn follow(&mut self, rates: &Rates) {
+        self.rhythm = Rhythm::of(rates);
     }
 
     /// Counts one answer to `to` at `now`, in microseconds.
     pub fn judge(&mut self, rates: &Rates, now: u64, to: IpAddr, said: Said) -> Verdict {
         let key = self.key(to, said);
+        let Rhythm { cost, room } = self.rhythm;
         let place = self.place(key);
-        let cost = 1_000_000 / u64::from(rates.per_second.max(1));
-        let room = cost * u64::from(rates.burst.max(1));
         let due = place.due.max(now);
         if due + cost <= now + room {
             place.due = due + cost;
@@ -111,14 +132,14 @@ impl Limiter {
         };
         let (kind, name) = match said {
             Said::Name(name) => (0, name),
-            Said::NoName => (1, 0),
-            Said::Referral => (2, 0),
-            Said::Error => (3, 0),
+            Said::NoName => (1 << 62, 0),
+            Said::Referral => (2 << 62, 0),
+            Said::Error => (3 << 62, 0),
         };
-        let mut octets = [kind; 17];
-        octets[1..9].copy_from_slice(&network.to_ne_bytes());
-        octets[9..].copy_from_slice(&name.to_ne_bytes());
-        xxh3_64_with_seed(&octets, self.seed)
+        // The product of two numbers that strangers can't know, folded (as wyhash and xxh3 mix).
+        let mixed = u128::from(network ^ kind ^ self.seed)
+            * u128::from(name ^ self.seed.rotate_left(32) | 1);
+        (mixed >> 64) as u64 ^ mixed as u64
     }
 
     fn place(&mut self, key: u64) -> &mut Place {
@@ -158,6 +179,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000;
+    const SEED: u64 = 0x5b1d_9f3c_2e47_a86d;
 
     fn rates() -> Rates {
         Rates {
@@ -191,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_is_above_the_rate_is_dropped_and_every_second_is_short() {
-        let mut limiter = Limiter::new(1);
+        let mut limiter = Limiter::new(SEED, &rates());
         let name = Said::Name(7);
 
         let first = flood(&mut limiter, 0, ip("192.0.2.1"), name, 1_000);
@@ -208,7 +230,7 @@ mod tests {
 
     #[test]
     fn who_asks_no_more_than_the_rate_is_never_limited() {
-        let mut limiter = Limiter::new(1);
+        let mut limiter = Limiter::new(SEED, &rates());
         for second in 0..10 {
             let seen = flood(
                 &mut limiter,
@@ -223,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_network_is_limited_as_one_and_others_are_not() {
-        let mut limiter = Limiter::new(1);
+        let mut limiter = Limiter::new(SEED, &rates());
         let name = Said::Name(1);
         flood(&mut limiter, 0, ip("192.0.2.1"), name, 10_000);
         flood(&mut limiter, 0, ip("2001:db8:0:ff01::1"), name, 10_000);
@@ -246,7 +268,7 @@ mod tests {
 
     #[test]
     fn exempt_networks_get_every_answer() {
-        let mut limiter = Limiter::new(1);
+        let mut limiter = Limiter::new(SEED, &rates());
         for to in ["10.255.0.1", "::1"] {
             let seen = flood(&mut limiter, 0, ip(to), Said::Error, 10_000);
             assert_eq!(seen, [10_000, 0, 0]);
@@ -255,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_flood_from_everywhere_neither_grows_the_table_nor_frees_the_one_that_is_limited() {
-        let mut limiter = Limiter::new(7);
+        let mut limiter = Limiter::new(!SEED, &rates());
         let name = Said::Name(1);
         flood(&mut limiter, 0, ip("192.0.2.1"), name, 10_000);
         for number in 0..100_000_u32 {

@@ -142,14 +142,36 @@ impl<'m> Question<'m> {
             edns: None,
             cookie: None,
         };
-        Self::read(message, &mut rejected).map_err(|refusal| Rejected {
-            refusal,
-            ..rejected
-        })
+        // Read in place: a name is large, and moving it costs more than reading it.
+        let mut name = LowerName::ROOT;
+        match Self::read(message, &mut name, &mut rejected) {
+            Ok(Form {
+                head,
+                section,
+                rtype,
+                class,
+                edns,
+            }) => Ok(Self {
+                head,
+                section,
+                name,
+                rtype,
+                class,
+                edns,
+            }),
+            Err(refusal) => Err(Rejected {
+                refusal,
+                ..rejected
+            }),
+        }
     }
 
     /// Notes in `seen` what was understood before a refusal.
-    fn read(message: &'m [u8], seen: &mut Rejected<'m>) -> Result<Self, Refusal> {
+    fn read(
+        message: &'m [u8],
+        name: &mut LowerName,
+        seen: &mut Rejected<'m>,
+    ) -> Result<Form<'m>, Refusal> {
         let mut rest = Reader { message, at: 0 };
         let header: [u8; HEADER_LEN] = rest.array().map_err(|_| Refusal::TooShort)?;
         if header[2] & 0x80 != 0 {
@@ -168,7 +190,7 @@ impl<'m> Question<'m> {
             authorities: u16::from_be_bytes([header[8], header[9]]),
             additionals: u16::from_be_bytes([header[10], header[11]]),
         };
-        let read = Self::read_body(&mut rest, head, counts, seen);
+        let read = Self::read_body(&mut rest, head, counts, name, seen);
         if head.opcode != 0 {
             // Whatever its form: what other opcodes put into a message is not ours to judge.
             return Err(Refusal::Opcode(head.opcode));
@@ -180,8 +202,9 @@ impl<'m> Question<'m> {
         rest: &mut Reader<'m>,
         head: Head,
         counts: Counts,
+        name: &mut LowerName,
         seen: &mut Rejected<'m>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Form<'m>, Refusal> {
         if counts.questions != 1 {
             for _ in 0..counts.questions {
                 rest.skip_name()?;
@@ -191,7 +214,7 @@ impl<'m> Question<'m> {
             return Err(Refusal::QuestionCount(counts.questions));
         }
         let begin = rest.at;
-        let name = rest.question_name()?;
+        rest.question_name(name)?;
         let rtype = rest.u16()?;
         let class = rest.u16()?;
         let section = &rest.message[begin..rest.at];
@@ -213,15 +236,23 @@ impl<'m> Question<'m> {
         if rtype::is_meta(rtype) {
             return Err(Refusal::MetaType(rtype));
         }
-        Ok(Self {
+        Ok(Form {
             head,
             section,
-            name,
             rtype,
             class,
             edns,
         })
     }
+}
+
+/// A question but for its name.
+struct Form<'m> {
+    head: Head,
+    section: &'m [u8],
+    rtype: u16,
+    class: u16,
+    edns: Option<Edns<'m>>,
 }
 
 #[derive(Clone, Copy)]
@@ -266,7 +297,8 @@ impl LowerName {
             message: wire,
             at: 0,
         };
-        let name = reader.question_name().ok()?;
+        let mut name = Self::ROOT;
+        reader.question_name(&mut name).ok()?;
         (reader.at == wire.len()).then_some(name)
     }
 }
@@ -338,10 +370,10 @@ impl<'m> Reader<'m> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// A name without compression: there is nothing before the question that it could point to.
-    fn question_name(&mut self) -> Result<LowerName, Refusal> {
-        let mut name = LowerName::ROOT;
-        let mut length = 0;
+    /// A name without compression: there is nothing before the question that it could point to. `name` is the
+    /// root's before.
+    fn question_name(&mut self, name: &mut LowerName) -> Result<(), Refusal> {
+        let begin = self.at;
         loop {
             let label = usize::from(self.u8()?);
             match label {
@@ -351,20 +383,19 @@ impl<'m> Reader<'m> {
                 _ => {}
             }
             // One octet stays for the root.
-            if length + 1 + label >= NAME_MAX {
+            if self.at - begin + label >= NAME_MAX {
                 return Err(Refusal::Name);
             }
-            let octets = self.take(label)?;
-            name.octets[length] = label as u8;
-            let place = &mut name.octets[length + 1..=length + label];
-            place.copy_from_slice(octets);
-            place.make_ascii_lowercase();
-            length += 1 + label;
+            self.skip(label)?;
             name.labels += 1;
         }
-        name.octets[length] = 0;
-        name.length = (length + 1) as u8;
-        Ok(name)
+        let wire = &self.message[begin..self.at];
+        let place = &mut name.octets[..wire.len()];
+        place.copy_from_slice(wire);
+        // No length of a label is a letter: they are all below 64.
+        place.make_ascii_lowercase();
+        name.length = wire.len() as u8;
+        Ok(())
     }
 
     /// Passes over a name that may be compressed; where it points to does not matter.
