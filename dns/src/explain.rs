@@ -45,8 +45,8 @@ pub(crate) fn explain(
     let Some(lower) = LowerName::from_wire(name.wire()) else {
         return Err(ExplainError::NotOurs { name });
     };
-    let node = match find(&rules.table, &lower) {
-        Found::Name { node, .. } => node,
+    let (zone, node) = match find(&rules.table, &lower) {
+        Found::Name { zone, node, .. } => (zone, node),
         Found::NoName { .. } => return Err(ExplainError::NoName { name }),
         Found::Moved { .. } => return Err(ExplainError::Moved { name }),
         Found::Delegation { .. } => return Err(ExplainError::Delegated { name }),
@@ -96,6 +96,9 @@ pub(crate) fn explain(
         ("ttl", format!("{}s", v4.ttl.as_secs())),
         ("scope", describe_scope(scope(&v4).max(scope(&v6)))),
     ];
+    if let Some(sealed) = &zone.sealed {
+        notes.push(("signed_by", sealed.signers()));
+    }
     if let Some(of_name) = &steered.canary {
         let share = of_name.share.get() * 100.0;
         let side = if canary.is_some() {

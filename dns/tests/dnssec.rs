@@ -15,9 +15,10 @@ use sealane_dns::dnssec::key::{Algorithm, Key, Role};
 use sealane_dns::dnssec::timing::{Moment, Times, first};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
+use sealane_dns::service::Service;
 use sealane_dns::{Config, Deps, Dns, Options};
 use sealane_model::publish::snapshot_channel;
-use sealane_model::{SnapshotWriter, Ttl, Verdict};
+use sealane_model::{AllDown, SnapshotWriter, Ttl, Verdict};
 use sealane_steering::{GeoTable, SteeringPolicy};
 use sealane_testkit::World;
 
@@ -76,6 +77,12 @@ fn example(dnssec: Dnssec) -> Zone {
         zone.steered
             .push(SteeredName::new(name(owner), pool, nearest.clone()));
     }
+    let mut cdn = SteeredName::new(name("cdn.example.test"), pool, nearest.clone());
+    let eu = world().build().topology.region_named("eu").unwrap().id;
+    cdn.hosts = vec![(eu, name("mail.example.test"))];
+    let mut service = SteeredName::new(name("svc.example.test"), pool, nearest);
+    service.https = Some(Service::parse("alpn=h2").unwrap());
+    zone.steered.extend([cdn, service]);
     zone
 }
 
@@ -145,7 +152,7 @@ fn config(zones: Vec<Zone>) -> Config {
 const PRESENT: &str = "; fully validated";
 const ABSENT: &str = "; negative response, fully validated";
 
-const KINDS: [(&str, &str, &str); 29] = [
+const KINDS: [(&str, &str, &str); 34] = [
     ("example.test", "SOA", PRESENT),
     ("example.test", "NS", PRESENT),
     ("example.test", "MX", PRESENT),
@@ -171,6 +178,11 @@ const KINDS: [(&str, &str, &str); 29] = [
     ("any.alias.example.test", "A", PRESENT),
     ("any.near.example.test", "A", PRESENT),
     ("any.near.example.test", "AAAA", ABSENT),
+    ("cdn.example.test", "CNAME", PRESENT),
+    ("cdn.example.test", "A", PRESENT),
+    ("svc.example.test", "HTTPS", PRESENT),
+    ("svc.example.test", "AAAA", ABSENT),
+    ("svc.example.test", "TXT", ABSENT),
     ("moved.example.test", "DNAME", PRESENT),
     ("any.moved.example.test", "TXT", PRESENT),
     ("moved.example.test", "A", ABSENT),
@@ -225,6 +237,20 @@ fn what_is_steered_validates_through_a_failover() {
         assert_eq!(said, PRESENT, "world {number}");
         let said = served.judged("example.test", "api.example.test", "AAAA");
         assert_eq!(said, ABSENT, "world {number}");
+    }
+    let dark = world()
+        .all_down(AllDown::NoData)
+        .turn("eu", Verdict::Down)
+        .turn("us", Verdict::Down);
+    served.writer.publish(dark.build());
+    for (name, kind) in [
+        ("api.example.test", "A"),
+        ("cdn.example.test", "A"),
+        ("cdn.example.test", "CNAME"),
+        ("svc.example.test", "HTTPS"),
+    ] {
+        let said = served.judged("example.test", name, kind);
+        assert_eq!(said, ABSENT, "with all down: {name} {kind}");
     }
 }
 

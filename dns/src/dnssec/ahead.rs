@@ -3,9 +3,10 @@
 
 use std::net::IpAddr;
 
-use sealane_model::{AllDown, Snapshot};
+use sealane_model::{AllDown, PoolId, Snapshot};
 
 use crate::steer::{ADDRESSES_MAX, Family};
+use crate::wire::rtype;
 use crate::zone::{Steered, ZoneTable};
 
 /// Sets signed ahead for one name and family. Beyond it (8 regions, three in each answer, take 92) the
@@ -19,35 +20,73 @@ pub(crate) fn sign_ahead(table: &ZoneTable, world: &Snapshot) {
             continue;
         };
         let ttl = steered.ttl.max(steered.ttl_suspect);
+        for (_, host) in &steered.hosts {
+            sealed.sign_single_ahead(&steered.owner, rtype::CNAME, ttl, host.wire());
+        }
         for family in [Family::V4, Family::V6] {
             for set in likely(steered, family, world) {
                 sealed.sign_ahead(&steered.owner, family.rtype(), ttl, &set);
             }
         }
+        if let Some(service) = &steered.https {
+            for (v4, v6) in hints(steered, world) {
+                let data = service.data(&v4, &v6);
+                sealed.sign_single_ahead(&steered.owner, rtype::HTTPS, ttl, &data);
+            }
+        }
     }
+}
+
+/// The pools that a name is answered from.
+fn pools(steered: &Steered) -> impl Iterator<Item = PoolId> {
+    let canary = steered.canary.as_ref().map(|canary| canary.pool);
+    std::iter::once(steered.pool).chain(canary)
+}
+
+/// A region's addresses of one family, in the order of answers.
+fn of_family(addresses: &[IpAddr], family: Family) -> Vec<IpAddr> {
+    let of_family = addresses.iter().filter(|address| family.has(address));
+    of_family.copied().collect()
+}
+
+/// The hints of answers from one region that has addresses of both families, or of one where no region
+/// has more. Others, and those of several regions, go by the order of regions: not foreseen here.
+fn hints(steered: &Steered, world: &Snapshot) -> Vec<(Vec<IpAddr>, Vec<IpAddr>)> {
+    let members = pools(steered).flat_map(|pool| world.members(pool));
+    let addresses = members.map(|(_, health)| &health.addresses[..]);
+    addresses
+        .filter(|addresses| !addresses.is_empty())
+        .map(|addresses| {
+            (
+                of_family(addresses, Family::V4),
+                of_family(addresses, Family::V6),
+            )
+        })
+        .take(AHEAD_MAX)
+        .collect()
 }
 
 /// Every choice of regions that one answer may hold, and what is answered when all are down.
 fn likely(steered: &Steered, family: Family, world: &Snapshot) -> Vec<Vec<IpAddr>> {
-    let of_family = |addresses: &[IpAddr]| -> Vec<IpAddr> {
-        let of_family = addresses.iter().filter(|address| family.has(address));
-        of_family.copied().collect()
-    };
-    let members = world.members(steered.pool);
-    let regions: Vec<_> = members
-        .map(|(_, health)| of_family(&health.addresses))
-        .filter(|addresses| !addresses.is_empty())
-        .collect();
-    let most = (usize::from(steered.alternates) + 1).min(regions.len());
     let mut sets: Vec<Vec<IpAddr>> = Vec::new();
-    for size in 1..=most {
-        choices(&regions, size, &mut Vec::new(), &mut sets);
+    // A name that is an alias of hosts has no addresses of regions.
+    let from = pools(steered).filter(|_| steered.hosts.is_empty());
+    for pool in from {
+        let regions: Vec<_> = world
+            .members(pool)
+            .map(|(_, health)| of_family(&health.addresses, family))
+            .filter(|addresses| !addresses.is_empty())
+            .collect();
+        let most = (usize::from(steered.alternates) + 1).min(regions.len());
+        for size in 1..=most {
+            choices(&regions, size, &mut Vec::new(), &mut sets);
+        }
     }
     let pool = world.topology.pool(steered.pool);
     let all_down = steered.policy.all_down();
     let all_down = all_down.or_else(|| pool.map(|pool| &pool.failover.all_down));
     if let Some(AllDown::Fallback(addresses)) = all_down {
-        let fallback = of_family(addresses);
+        let fallback = of_family(addresses, family);
         sets.truncate(AHEAD_MAX - 1);
         sets.push(fallback);
     }

@@ -95,25 +95,25 @@ impl<'a> Proofs<'a> {
             return;
         };
         let ttl = ttl.unwrap_or_else(|| negative_ttl(at.zone, None));
+        // A name that is an alias most of the time must not be called one now: a CNAME would be the answer
+        // to any question (RFC 6840 §4.3).
+        let steered = at.node.steered.as_ref();
+        let is_alias = steered.is_some_and(|steered| !steered.hosts.is_empty());
+        let lacking = if is_alias { rtype::CNAME } else { rtype };
         if at.expanded && sealed.denial == Denial::Compact {
             let mut types = at.node.types();
-            types.retain(|kind| *kind != rtype);
+            types.retain(|kind| *kind != lacking);
             self.make(at.zone, sealed, at.name.wire(), &types, ttl, answer);
             return;
         }
         if at.expanded {
             let above = usize::from(at.node.name_length).saturating_sub(2);
             let wildcard = wildcard_at(at.name.wire(), above);
-            self.add(
-                at.zone,
-                sealed.chain.of(&wildcard),
-                Some(rtype),
-                ttl,
-                answer,
-            );
+            let link = sealed.chain.of(&wildcard);
+            self.add(at.zone, link, Some(lacking), ttl, answer);
         }
         let link = sealed.chain.at(at.name.wire());
-        self.add(at.zone, link, Some(rtype), ttl, answer);
+        self.add(at.zone, link, Some(lacking), ttl, answer);
     }
 
     /// A delegation that is not signed.

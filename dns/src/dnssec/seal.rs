@@ -157,13 +157,23 @@ impl Sealed {
 
     /// Signs, ahead of any question, what may well be answered soon.
     pub(crate) fn sign_ahead(&self, owner: &Name, rtype: u16, ttl: Ttl, addresses: &[IpAddr]) {
-        let mut octets: Vec<Octets> = addresses.iter().map(Octets::new).collect();
+        let mut octets: SmallVec<[Octets; 32]> = addresses.iter().map(Octets::new).collect();
         octets.sort_unstable();
+        let data = octets.iter().map(Octets::as_slice).collect();
+        self.sign_set_ahead(owner, rtype, ttl, data);
+    }
+
+    /// The same for a set of one record.
+    pub(crate) fn sign_single_ahead(&self, owner: &Name, rtype: u16, ttl: Ttl, data: &[u8]) {
+        self.sign_set_ahead(owner, rtype, ttl, Data::from_slice(&[data]));
+    }
+
+    fn sign_set_ahead<'s>(&self, owner: &'s Name, rtype: u16, ttl: Ttl, data: Data<'s>) {
         let set = Set {
             owner: owner.wire(),
             rtype,
             ttl: ttl.as_secs(),
-            data: octets.iter().map(Octets::as_slice).collect(),
+            data,
         };
         // No room, or no random numbers: it is made when it is asked for.
         let _ = self.kept_signature(&set, false);
@@ -187,6 +197,13 @@ impl Sealed {
         let signature = self.once(&set)?;
         drop(set);
         Some((data, signature))
+    }
+
+    /// The keys that sign its data, for people.
+    pub(crate) fn signers(&self) -> String {
+        let keys = self.zone_keys.iter();
+        let names: Vec<_> = keys.map(|key| key.file_stem()).collect();
+        names.join(" ")
     }
 
     /// As many more signatures may be made as in one second.
