@@ -11,16 +11,17 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use sealane_dns::Config;
-use sealane_dns::config::{Dnssec, SteeredName, Zone};
+use sealane_dns::config::{Canary, Dnssec, SteeredName, Zone};
 use sealane_dns::dnssec::key::{Algorithm, Key, Role};
 use sealane_dns::dnssec::timing::Times;
 use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
-use sealane_model::{Ttl, Verdict};
+use sealane_dns::service::Service;
+use sealane_model::{Ratio, Ttl, Verdict};
 use sealane_steering::{GeoTable, SteeringPolicy, Weights};
-use sealane_testkit::World;
 use sealane_testkit::mmdb::{self, Record};
+use sealane_testkit::{Names, World};
 
 struct Counting;
 
@@ -67,23 +68,36 @@ fn assert_allocates_nothing(dnssec: Option<Dnssec>) {
         .at(1.3, 103.8)
         .build();
     let apex = Name::parse("example.test", None).unwrap();
-    let text = "@ SOA a b 1 2 3 4 5\nwww A 192.0.2.1\nalias CNAME api\nsub NS ns.sub\nns.sub A 192.0.2.2\n*.w TXT x\n";
+    let text = "@ SOA a b 1 2 3 4 5\nwww A 192.0.2.1\nalias CNAME api\nsub NS ns.sub\nns.sub A 192.0.2.2\n*.w TXT x\nold DNAME example.test.\n";
     let file = parse_zone_file(text, &apex, Ttl::from_secs(60)).unwrap();
-    let steered = SteeredName {
+    let name = |text| Name::parse(text, Some(&apex)).unwrap();
+    let pool = world.topology.pool_named("api").unwrap().id;
+    let policy = Arc::new(SteeringPolicy::WeightedLatency(Weights::default()));
+    let named = |owner| SteeredName::new(name(owner), pool, Arc::clone(&policy));
+    let api = SteeredName {
         alternates: 2,
-        ..SteeredName::new(
-            Name::parse("api", Some(&apex)).unwrap(),
-            world.topology.pool_named("api").unwrap().id,
-            Arc::new(SteeringPolicy::WeightedLatency(Weights::default())),
-        )
+        https: Some(Service::parse("alpn=h2,h3 port=8443").unwrap()),
+        canary: Some(Canary {
+            pool,
+            steering: Arc::clone(&policy),
+            share: Ratio::new(0.5).unwrap(),
+        }),
+        ..named("api")
+    };
+    let cdn = SteeredName {
+        hosts: vec![(world.region_id("eu"), name("www"))],
+        ..named("cdn")
     };
     let places = mmdb::table(&[("203.0.113.0/24", Record::At(51.0, 9.0))]);
     let mut zone = Zone::new(apex, file.soa.unwrap(), file.records);
-    zone.steered.push(steered);
+    zone.steered = vec![api, cdn];
     zone.dnssec = dnssec.map(Arc::new);
     let geo = GeoTable::build(Some(places), &[]).unwrap();
-    let rules = Rules::compile(&Config::new(vec![zone], Arc::new(geo)));
+    let mut config = Config::new(vec![zone], Arc::new(geo));
+    config.identity.nsid = Some(b"ams-1"[..].into());
+    let rules = Rules::compile(&config);
     let subnet = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x08\0\x07\0\x01\x18\0\xcb\x00\x71";
+    let nsid = b"\0\0\x29\x04\xd0\0\0\0\0\0\x04\0\x03\0\0";
     let dnssec_ok = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0";
     let names = [
         "www",
@@ -92,6 +106,9 @@ fn assert_allocates_nothing(dnssec: Option<Dnssec>) {
         "x.sub",
         "no",
         "x.w",
+        "cdn",
+        "api.old",
+        "none.old",
         "www.example.com.",
     ];
     let origin = Name::parse("example.test", None).unwrap();
@@ -100,11 +117,15 @@ fn assert_allocates_nothing(dnssec: Option<Dnssec>) {
         .flat_map(|name| {
             let name = Name::parse(name, Some(&origin)).unwrap();
             let body = [name.wire(), b"\0\x01\0\x01"].concat();
+            let https = [name.wire(), b"\0\x41\0\x01"].concat();
             [
                 [b"\0\x01\0\0\0\x01\0\0\0\0\0\0", &body[..]].concat(),
                 [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &body[..], subnet].concat(),
                 [b"\0\x01\0\0\0\x02\0\0\0\0\0\x01", &body[..], subnet].concat(),
                 [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &body[..], dnssec_ok].concat(),
+                [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &body[..], nsid].concat(),
+                [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &https[..], subnet].concat(),
+                [b"\0\x01\0\0\0\x01\0\0\0\0\0\x01", &https[..], dnssec_ok].concat(),
             ]
         })
         .collect();

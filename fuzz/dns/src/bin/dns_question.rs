@@ -11,14 +11,15 @@ use std::sync::{Arc, LazyLock};
 
 use hickory_proto::op::{Message, ResponseCode};
 use libfuzzer_sys::fuzz_target;
-use sealane_dns::config::{Config, SteeredName, Zone};
+use sealane_dns::config::{Canary, Config, SteeredName, Zone};
 use sealane_dns::engine::{
     Answered, Memory, Rules, STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX, answer, answer_cut_short,
     answer_with,
 };
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
-use sealane_model::{Snapshot, Ttl, Verdict};
+use sealane_dns::service::Service;
+use sealane_model::{Ratio, Snapshot, Ttl, Verdict};
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
 use sealane_fuzz_dns::World;
 use sealane_fuzz_dns::mmdb::{self, Record};
@@ -46,6 +47,9 @@ d NS n.d
 d NS n
 n.d A 192.0.2.54
 n.d AAAA 2001:db8::54
+m DNAME t.example.
+g DNAME aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.g
+h TYPE65280 \# 2 0102
 s TXT "steered names may have text"
 "#;
 
@@ -95,7 +99,24 @@ fn rules(world: &Snapshot) -> Rules {
             Arc::new(steering),
         )
     };
+    let of_region = |region| world.topology.region_named(region).expect("it is there").id;
+    let name = |text: &str| Name::parse(text, Some(&apex)).expect("a name");
+    let hosts = vec![(of_region("eu"), name("w")), (of_region("us"), name("x.m"))];
+    let canary = Canary {
+        pool: world.topology.pool_named("api").expect("it is there").id,
+        steering: Arc::new(SteeringPolicy::Pinned(of_region("us"))),
+        share: Ratio::new(0.5).expect("a share"),
+    };
     let steered = vec![
+        SteeredName {
+            hosts,
+            ..steered("k", SteeringPolicy::Nearest, false)
+        },
+        SteeredName {
+            https: Some(Service::parse("alpn=h2").expect("parameters")),
+            canary: Some(canary),
+            ..steered("*.z", SteeringPolicy::Nearest, false)
+        },
         steered("s", SteeringPolicy::Nearest, false),
         steered("v", SteeringPolicy::Weighted(Weights::default()), false),
         steered("i", SteeringPolicy::Nearest, true),
@@ -114,7 +135,10 @@ fn rules(world: &Snapshot) -> Rules {
     let mut zone = Zone::new(apex.clone(), soa, file.records);
     zone.steered = steered;
     let geo = GeoTable::build(Some(table), &overrides).expect("the table is right");
-    Rules::compile(&Config::new(vec![zone], Arc::new(geo)))
+    let mut config = Config::new(vec![zone], Arc::new(geo));
+    config.identity.nsid = Some(b"fuzzed"[..].into());
+    config.identity.version = Some("fuzzed".into());
+    Rules::compile(&config)
 }
 
 const SOURCES: [IpAddr; 4] = [
