@@ -169,6 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn of_a_delegation_and_a_dname_the_higher_one_is_met_first() {
+        let records = "old DNAME new.\nsub.old NS ns.other.\ncut NS ns.other.\nold.cut DNAME new.";
+        let table = ZoneTable::compile(&[zone("example", records)], Moment(0), None);
+
+        for (name, expected) in [
+            ("a.sub.old.example", "moved 13"),
+            ("sub.old.example", "moved 13"),
+            ("old.example", "13 in example"),
+            ("a.old.cut.example", "delegated 13"),
+            ("old.cut.example", "delegated 13"),
+        ] {
+            assert_eq!(look(&table, name), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn a_table_without_zones_has_nothing() {
         assert_eq!(look(&ZoneTable::default(), "example"), "not ours");
         assert_eq!(
