@@ -94,8 +94,8 @@ pub(crate) async fn answer(
     let shared = &inbound.worker.shared;
     let mut last_failure = None;
     let mut again_on: Option<Selected> = None;
-    // Connections that were closed when they were used.
-    let mut stale = 0;
+    // A connection was closed when it was used.
+    let mut was_stale = false;
     loop {
         if request.is_overdue() {
             return Err(Stop::Refused(Refusal::Deadline));
@@ -131,15 +131,11 @@ pub(crate) async fn answer(
         let miss = match tried {
             Tried::Answered(answer) => {
                 if !route.rule.retry.on.has_answers() {
-                    note_proof(route, request, &answer, stale);
                     return Ok(answer);
                 }
                 let asked = ask_another(answer, route, request, client, upload, inbound, alarm);
                 match Box::pin(asked).await? {
-                    Some(answer) => {
-                        note_proof(route, request, &answer, stale);
-                        return Ok(answer);
-                    }
+                    Some(answer) => return Ok(answer),
                     None => continue,
                 }
             }
@@ -156,7 +152,7 @@ pub(crate) async fn answer(
             // is no word about the endpoint, and costs no attempt. It is work for endpoints all the same: if all of
             // them do so, it counts among the retries that they can bear.
             route.budget.charge(clock::now().into_std());
-            stale += 1;
+            was_stale = true;
             let end = AttemptEnd::Failed(&miss.failure);
             settle(&selected, route, end, true, None, load, inbound);
             // It was no attempt at this endpoint: the policy's number is for those.
@@ -164,6 +160,9 @@ pub(crate) async fn answer(
             request.attempts -= 1;
             again_on = Some(selected.clone());
             continue;
+        }
+        if request.attempts > 1 || was_stale {
+            route.budget.note_failed(clock::now().into_std());
         }
         note_time_out(request, &selected, &miss);
         let pause = pause(&miss.failure, Wish::Nothing, route, request);
@@ -193,14 +192,6 @@ pub(crate) async fn answer(
     }
 }
 
-/// Further attempts that led to an answer show that trying again helps.
-fn note_proof(route: &RouteState, request: &RequestContext, answer: &Answer, stale: u32) {
-    let further = request.attempts.saturating_sub(1) + stale;
-    if further > 0 && retry::status_of(&answer.head, request.is_grpc) < 500 {
-        route.budget.prove(further, clock::now().into_std());
-    }
-}
-
 fn note_time_out(request: &mut RequestContext, selected: &Selected, miss: &Miss) {
     let mut tried = request.tried.iter_mut().rev();
     if let Some(tried) = tried.find(|tried| tried.endpoint == selected.endpoint) {
@@ -222,6 +213,9 @@ async fn ask_another(
     let unwelcome = retry::is_unwelcome(&route.rule.retry, &answer.head, request.is_grpc);
     if !unwelcome || client.wants_tunnel_only() {
         return Ok(Some(answer));
+    }
+    if request.attempts > 1 {
+        route.budget.note_failed(clock::now().into_std());
     }
     let failure = Failure::Status {
         status: retry::status_of(&answer.head, request.is_grpc),

@@ -24,10 +24,10 @@ pub(crate) const RESERVE_PER_SEC: u32 = 10;
 ///
 /// 1. Within [`TOKENS_LIVE_SECS`], no more withdrawals than `ratio` of the deposits plus
 ///    [`RESERVE_PER_SEC`] for each of the seconds. (The model of Finagle's `RetryBudget`.)
-/// 2. Within a second, withdrawals outnumber those that were proven right by no more than `ratio` of that second's
-///    deposits plus [`RESERVE_PER_SEC`]. What was saved up in ten seconds is there for one endpoint of many that
-///    fails, where trying again helps; where it does not, all of it at once would be the storm that budgets
-///    are to prevent.
+/// 2. None once so many further attempts failed within a second: `ratio` of that second's deposits plus
+///    [`RESERVE_PER_SEC`]. What was saved up in ten seconds is there for one endpoint or region of several that
+///    fails, where trying again helps, however long that takes; where it does not, all of it at once would be the storm
+///    that budgets are to prevent.
 ///
 /// Time is cut into ticks. The oldest one that is half over brings half of its deposits, and costs all
 /// of its withdrawals, so that the laws hold for any span of time if requests come evenly. Workers that disagree
@@ -41,8 +41,8 @@ pub(crate) struct Budget {
     earned: Ring<SAVED_TICKS>,
     /// In tokens.
     spent: Ring<SAVED_TICKS>,
-    /// In tokens: withdrawals, less those that were proven right. Of finer ticks.
-    unproven: Ring<PACE_TICKS>,
+    /// Further attempts that failed. Of finer ticks.
+    in_vain: Ring<PACE_TICKS>,
     #[cfg(test)]
     without: Option<Term>,
 }
@@ -74,7 +74,7 @@ impl Budget {
             origin: OnceLock::new(),
             earned: Ring::default(),
             spent: Ring::default(),
-            unproven: Ring::default(),
+            in_vain: Ring::default(),
             #[cfg(test)]
             without: None,
         }
@@ -103,15 +103,10 @@ impl Budget {
         let saved = i64::from(TOKENS_LIVE_SECS) * reserve + self.earned(TOKENS_LIVE_SECS, at);
         let pace = reserve + self.earned(1, at);
         let allows = |tokens: i64, of: i64| of - tokens * TOKEN_MILLIS >= TOKEN_MILLIS;
-        let taken = self.spent.add_if(at.tick, 1, |spent| {
-            let unproven = self.unproven.sum(at.fine).max(0);
+        self.spent.add_if(at.tick, 1, |spent| {
             (allows(spent, saved) || !self.has(Term::Saved))
-                && (allows(unproven, pace) || !self.has(Term::Pace))
-        });
-        if taken {
-            self.unproven.add(at.fine, 1);
-        }
-        taken
+                && (allows(self.in_vain.sum(at.fine), pace) || !self.has(Term::Pace))
+        })
     }
 
     fn has(&self, _term: Term) -> bool {
@@ -123,15 +118,12 @@ impl Budget {
 
     /// An endpoint is asked once more than the requests account for, and nobody could refuse it.
     pub(crate) fn charge(&self, now: Instant) {
-        let at = self.at(now);
-        self.spent.add(at.tick, 1);
-        self.unproven.add(at.fine, 1);
+        self.spent.add(self.at(now).tick, 1);
     }
 
-    /// So many withdrawals and charges came to something: trying again helps.
-    pub(crate) fn prove(&self, withdrawals: u32, now: Instant) {
-        let withdrawals = i32::try_from(withdrawals).unwrap_or(i32::MAX);
-        self.unproven.add(self.at(now).fine, -withdrawals);
+    /// A further attempt failed: trying again does not help.
+    pub(crate) fn note_failed(&self, now: Instant) {
+        self.in_vain.add(self.at(now).fine, 1);
     }
 
     /// Within so many seconds: of the oldest tick as much as is within.

@@ -23,14 +23,22 @@ fn start() -> Instant {
 
 /// Where no further attempt comes to anything.
 fn drain(budget: &Budget, now: Instant) -> usize {
-    (0..1_000_000).take_while(|_| budget.withdraw(now)).count()
+    (0..1_000_000)
+        .take_while(|_| withdraw_in_vain(budget, now))
+        .count()
+}
+
+fn withdraw_in_vain(budget: &Budget, now: Instant) -> bool {
+    let granted = budget.withdraw(now);
+    if granted {
+        budget.note_failed(now);
+    }
+    granted
 }
 
 /// Where each does, at once.
 fn drain_well(budget: &Budget, now: Instant) -> usize {
-    (0..1_000_000)
-        .take_while(|_| withdraw_well(budget, now))
-        .count()
+    (0..1_000_000).take_while(|_| budget.withdraw(now)).count()
 }
 
 fn deposit(budget: &Budget, count: usize, now: Instant) {
@@ -78,10 +86,10 @@ fn five_requests_make_one_token() {
     drain(&budget, now);
 
     deposit(&budget, 4, now);
-    assert!(!budget.withdraw(now));
+    assert!(!withdraw_in_vain(&budget, now));
     deposit(&budget, 1, now);
-    assert!(budget.withdraw(now));
-    assert!(!budget.withdraw(now));
+    assert!(withdraw_in_vain(&budget, now));
+    assert!(!withdraw_in_vain(&budget, now));
 }
 
 #[test]
@@ -134,7 +142,7 @@ fn outage(budget: &Budget, rate: usize, healthy: usize, broken: usize) -> Vec<us
         let now = now + Duration::from_secs(1).mul_f64(number as f64 / rate as f64);
         budget.deposit(now);
         if let Some(broken) = number.checked_sub(rate * healthy) {
-            let tries = (0..2).take_while(|_| budget.withdraw(now)).count();
+            let tries = (0..2).take_while(|_| withdraw_in_vain(budget, now)).count();
             granted[2 * broken / rate] += tries;
         }
     }
@@ -169,7 +177,7 @@ fn where_each_request_needs_a_second_attempt_one_in_five_has_it_and_all_without_
         let one = |number: u32| {
             let now = now + Duration::from_millis(2) * number;
             budget.deposit(now);
-            withdraw_well(budget, now)
+            budget.withdraw(now)
         };
         (0..30_000).filter(|number| one(*number)).count()
     };
@@ -221,20 +229,12 @@ fn workers_together_never_overdraw_within_a_second() {
 
     let granted: usize = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (0..1_000).filter(|_| withdraw_well(&budget, now)).count()))
+            .map(|_| scope.spawn(|| (0..1_000).filter(|_| budget.withdraw(now)).count()))
             .collect();
         workers.into_iter().map(|w| w.join().unwrap()).sum()
     });
 
     assert_eq!(granted, RESERVE + 200);
-}
-
-fn withdraw_well(budget: &Budget, now: Instant) -> bool {
-    let granted = budget.withdraw(now);
-    if granted {
-        budget.prove(1, now);
-    }
-    granted
 }
 
 proptest! {
@@ -280,9 +280,9 @@ proptest! {
 fn drain_some(budget: &Budget, now: Instant, many: usize, well: bool) -> usize {
     let try_one = |_: &usize| {
         if well {
-            withdraw_well(budget, now)
-        } else {
             budget.withdraw(now)
+        } else {
+            withdraw_in_vain(budget, now)
         }
     };
     (0..many).take_while(try_one).count()
