@@ -17,7 +17,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
-TEST_NEEDS := $(BUILD_NEEDS) curl dig delv openssl socat pebble h2load nghttp nghttpd
+TEST_NEEDS := $(BUILD_NEEDS) curl dig delv kdig openssl socat pebble h2load nghttp nghttpd
 
 .PHONY: demo test test-slow check fmt clippy doc release load-failover load-floods load-resilience fuzz fuzz-short needs-build needs-test needs-fuzz
 
@@ -85,7 +85,7 @@ fuzz-short: needs-fuzz
 needs-build needs-test needs-fuzz: needs-%:
 	@PATH=$$PATH:/usr/sbin; missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(if $(filter fuzz,$*),$(FUZZ_NEEDS),$(BUILD_NEEDS))); do \
 	  command -v $$tool >/dev/null 2>&1 && continue; \
-	  case $$tool in dig|delv) package=bind9-dnsutils;; cc) package=gcc;; \
+	  case $$tool in dig|delv) package=bind9-dnsutils;; kdig) package=knot-dnsutils;; cc) package=gcc;; \
 	    h2load|nghttp) package=nghttp2-client;; nghttpd) package=nghttp2-server;; *) package=$$tool;; esac; \
 	  missing="$$missing $$package"; \
 	done; \

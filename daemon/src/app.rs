@@ -15,15 +15,15 @@ use sealane_control::config::AdminConfig;
 use sealane_control::state::Remembered;
 use sealane_control::{Control, ControlHandle};
 use sealane_dns::Dns;
+use sealane_dns::config::Protocol;
 use sealane_proxy::Proxy;
 use sealane_proxy::handover::{LeftFlow, SocketKind, Wanted};
-use sealane_proxy::tls::ServerTls;
 use sealane_steering::Decision;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::certificates::Certificates;
-use crate::config::Rules;
+use crate::config::{RenewedTls, Rules};
 use crate::expiry::Expiry;
 use crate::handover::{Estate, Inheritance, Kind, Label, Room};
 use crate::successor::Left;
@@ -119,10 +119,14 @@ impl App {
         let deps = sealane_dns::Deps {
             world: world.clone(),
         };
-        let inherit = &mut |asked| sealane_dns::Sockets {
-            udp: left.take_udp(Room::Dns, DNS, asked),
-            tcp: left.take_tcp(Room::Dns, DNS, asked),
+        let inherit = &mut |protocol, asked| sealane_dns::Sockets {
+            udp: match protocol {
+                None => left.take_udp(Room::Dns, DNS, asked),
+                Some(_) => Vec::new(),
+            },
+            tcp: left.take_tcp(Room::Dns, dns_name(protocol), asked),
         };
+        adopt_places(&proxy, &dns);
         let dns = Dns::bind_inheriting(dns, deps, options, inherit).map_err(StartError::Dns)?;
         let inherit = &mut |asked| left.take_tcp(Room::Admin, ADMIN, asked).pop();
         let bound = admin::bind_inheriting(&admin_config, inherit).map_err(StartError::Admin)?;
@@ -207,7 +211,12 @@ impl App {
             .dns
             .addresses()
             .into_iter()
-            .map(|at| ("dns".to_owned(), at));
+            .map(|at| (DNS.to_owned(), at));
+        let encrypted = Protocol::ALL.into_iter().flat_map(|protocol| {
+            let addresses = self.dns.encrypted_addresses(protocol).into_iter();
+            addresses.map(move |at| (dns_name(Some(protocol)).to_owned(), at))
+        });
+        let dns = dns.chain(encrypted);
         let admin = self
             .admin
             .addresses
@@ -230,6 +239,7 @@ impl App {
             ..
         } = rules;
         let proxy = self.proxy.prepare(proxy).map_err(StartError::Proxy)?;
+        adopt_places(&self.proxy, &dns);
         // A large zone that is signed for the first time takes seconds: not on this thread.
         let server = self.dns.clone();
         let prepared = tokio::task::spawn_blocking(move || server.prepare(dns)).await;
@@ -256,9 +266,14 @@ impl App {
         Ok(())
     }
 
-    /// Serves the next handshakes of these listeners with these certificates; nothing else changes.
-    pub fn renew_tls(&self, renewed: &[(Arc<str>, ServerTls)]) {
-        self.proxy.renew_tls(renewed);
+    /// Serves the next handshakes with these certificates; nothing else changes.
+    pub fn renew_tls(&self, renewed: &RenewedTls) {
+        let RenewedTls { listeners, dns } = renewed;
+        self.proxy.renew_tls(listeners);
+        for (_, tls) in dns {
+            self.proxy.issued().adopt(tls.places());
+        }
+        self.dns.renew_tls(dns);
     }
 
     #[must_use]
@@ -295,11 +310,12 @@ impl App {
             let label = label(Room::Proxy, kind, held.address, &held.listener);
             estate.add(&label, held.sockets);
         }
-        for (asked, sockets) in self.dns.sockets()? {
+        for ((protocol, asked), sockets) in self.dns.sockets()? {
+            let name = dns_name(protocol);
             let udp = sockets.udp.into_iter().map(OwnedFd::from);
-            estate.add(&label(Room::Dns, Kind::Datagram, asked, DNS), udp);
+            estate.add(&label(Room::Dns, Kind::Datagram, asked, name), udp);
             let tcp = sockets.tcp.into_iter().map(OwnedFd::from);
-            estate.add(&label(Room::Dns, Kind::Stream, asked, DNS), tcp);
+            estate.add(&label(Room::Dns, Kind::Stream, asked, name), tcp);
         }
         for (asked, socket) in self.admin.bind.iter().zip(&self.admin.kept) {
             let socket = OwnedFd::from(socket.try_clone()?);
@@ -342,6 +358,21 @@ impl App {
 /// The names of what has none of its own.
 const DNS: &str = "dns";
 const ADMIN: &str = "admin";
+
+const fn dns_name(protocol: Option<Protocol>) -> &'static str {
+    match protocol {
+        None => DNS,
+        Some(Protocol::Tls) => "dns-tls",
+        Some(Protocol::Https) => "dns-https",
+    }
+}
+
+/// Certificates that are ordered for the name server come where those for listeners do.
+fn adopt_places(proxy: &Proxy, dns: &sealane_dns::Config) {
+    for encrypted in &dns.encrypted {
+        proxy.issued().adopt(encrypted.tls().places());
+    }
+}
 
 fn label(room: Room, kind: Kind, asked: SocketAddr, name: &str) -> Label {
     Label {

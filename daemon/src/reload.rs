@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sealane_model::IdBook;
-use sealane_proxy::tls::ServerTls;
 
 use crate::app::{App, StartError};
-use crate::config::{self, Kept, Loaded, ReadFile, Report};
+use crate::config::{self, Kept, Loaded, ReadFile, RenewedTls, Report};
 use crate::dnssec::keeper::Keeper;
 use crate::expiry::Expiry;
 use crate::metrics::{CERTIFICATES_REFUSED, LAST_RELOAD, LAST_RELOAD_SUCCESSFUL, RELOADS};
@@ -57,8 +56,8 @@ impl Source {
         Ok(loaded)
     }
 
-    /// The listeners' certificates as they are on disk now, by the last file without mistakes.
-    fn renewed_tls(&self) -> Vec<(Arc<str>, ServerTls)> {
+    /// What serves TLS with the certificates as they are on disk now, by the last file without mistakes.
+    fn renewed_tls(&self) -> RenewedTls {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let renewed = config::renewed_tls(&self.file, &environment, &mut memory.kept);
         metrics::gauge!(CERTIFICATES_REFUSED).set(memory.kept.refused() as f64);

@@ -1070,6 +1070,37 @@ fn what_a_steered_name_says_for_itself_is_checked() {
 }
 
 #[test]
+fn what_is_asked_encrypted_has_a_certificate_an_address_of_its_own_and_a_path() {
+    let zone = "zones: { example.com: { ns: ns.other.test } }";
+    let tls = |keys: &str| format!("dns: {{ {zone}, tls: {{ {keys} }} }}\n");
+    let https = |keys: &str| format!("dns: {{ {zone}, https: {{ {keys} }} }}\n");
+    check_extra(
+        &tls("bind: \"127.0.0.1:853\""),
+        &["1:62: the key `certificates` is missing in `dns.tls`"],
+    );
+    check_extra(
+        &https("bind: \"127.0.0.1:444\", certificates: [{ chain: a.pem }]"),
+        &["1:102: a certificate is either two files or ordered by `acme`"],
+    );
+    check_extra(
+        &https("bind: \"127.0.0.1:80\", path: dns, certificates: [{ chain: a.pem, key: a.key }]"),
+        &[
+            "1:70: 127.0.0.1:80 of DNS over HTTPS is taken by the listener `web`",
+            "1:92: `dns` is no path",
+            "1:121: /nonexistent/a.pem cannot be read: No such file or directory (os error 2)",
+            "1:133: /nonexistent/a.key cannot be read: No such file or directory (os error 2)",
+        ],
+    );
+    check_extra(
+        &tls("bind: [], certificates: [{ acme: ns.example.com }]"),
+        &[
+            "1:68: DNS over TLS has no address",
+            "1:95: nothing says where certificates are ordered",
+        ],
+    );
+}
+
+#[test]
 fn names_of_a_zone_lie_in_it() {
     check_zone(
         "steered: { www.example.com: { pool: api }, www.example.org.: { pool: api } }",

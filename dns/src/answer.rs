@@ -31,18 +31,30 @@ const ANY_TTL: Ttl = Ttl::from_secs(3_600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     Udp,
+    /// TCP in the clear (RFC 7766).
     Stream,
+    /// RFC 7858.
+    Tls,
+    /// RFC 8484.
+    Https,
 }
 
 impl Transport {
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Stream];
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Stream, Self::Tls, Self::Https];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Stream => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
         }
+    }
+
+    /// Strangers on the way see how long an answer is, and nothing else of it.
+    const fn is_encrypted(self) -> bool {
+        !matches!(self, Self::Udp | Self::Stream)
     }
 
     fn limit(self, edns: Option<&Edns<'_>>) -> usize {
@@ -51,7 +63,7 @@ impl Transport {
             (Self::Udp, Some(edns)) => {
                 usize::from(edns.udp_size).clamp(UDP_SIZE_PLAIN, UDP_SIZE_MAX)
             }
-            (Self::Stream, _) => STREAM_SIZE_MAX,
+            (Self::Stream | Self::Tls | Self::Https, _) => STREAM_SIZE_MAX,
         }
     }
 }
@@ -476,7 +488,7 @@ impl<'o, 'm> Answer<'o, 'm> {
             self.at = self.question_end;
             self.counts = [0; 3];
             self.scope = 0;
-            if self.transport == Transport::Stream {
+            if self.transport != Transport::Udp {
                 // There is no longer transport to send the asker to.
                 self.rcode = Rcode::ServFail;
             }
@@ -491,7 +503,11 @@ impl<'o, 'm> Answer<'o, 'm> {
                 subnet: edns.client_subnet.map(|subnet| (subnet, self.scope)),
                 told: self.told,
             };
-            self.at += opt.write(&mut self.out[self.at..]);
+            let opt_at = self.at;
+            self.at += opt.write(&mut self.out[opt_at..]);
+            if edns.padded && self.transport.is_encrypted() {
+                self.at = pad(self.out, opt_at, self.at);
+            }
         }
         let flags = Flags {
             authoritative: self.authoritative,
@@ -631,7 +647,9 @@ impl<'r> Told<'r> {
             return Self::default();
         };
         let nsid = rules.identity.nsid.as_deref().filter(|_| edns.nsid);
-        let is_asked = edns.keepalive && transport == Transport::Stream;
+        // HTTP has its own ways to say so.
+        let has_sessions = matches!(transport, Transport::Stream | Transport::Tls);
+        let is_asked = edns.keepalive && has_sessions;
         let idle = rules.limits.tcp_idle.as_millis() / 100;
         Self {
             cookie,
@@ -694,4 +712,25 @@ fn write_option(code: u16, data: &[u8], at: usize, out: &mut [u8]) -> usize {
     out[at + 2..at + 4].copy_from_slice(&(data.len() as u16).to_be_bytes());
     out[at + 4..end].copy_from_slice(data);
     end
+}
+
+/// What answers are padded to a multiple of, where the question was padded (RFC 8467 §4.1).
+const PADDING_BLOCK: usize = 468;
+
+/// Appends a padding option (RFC 7830) to the OPT record that begins at `opt_at` and ends the message. Where does the
+/// message end then? As before, if there is no room.
+fn pad(out: &mut [u8], opt_at: usize, end: usize) -> usize {
+    const OPTION_HEAD: usize = 4;
+    let padded = (end + OPTION_HEAD).next_multiple_of(PADDING_BLOCK);
+    let Some(padding) = out.get_mut(end..padded) else {
+        return end;
+    };
+    padding.fill(0);
+    padding[..2].copy_from_slice(&option::PADDING.to_be_bytes());
+    let data = padded - end - OPTION_HEAD;
+    padding[2..OPTION_HEAD].copy_from_slice(&(data as u16).to_be_bytes());
+    let options = padded - opt_at - OPT_LEN;
+    let length_at = opt_at + OPT_LEN - 2;
+    out[length_at..length_at + 2].copy_from_slice(&(options as u16).to_be_bytes());
+    padded
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use sealane_model::{PoolId, Ratio, RegionId, Ttl};
 use sealane_steering::{GeoTable, SteeringPolicy};
+use sealane_tls::ServerTls;
 
 use crate::cookie::Secret;
 use crate::dnssec::chain::Denial;
 use crate::dnssec::key::Key;
+use crate::engine::Transport;
 use crate::limit::Rates;
 use crate::name::Name;
 use crate::record::Record;
@@ -22,6 +24,8 @@ use crate::service::Service;
 pub struct Config {
     /// UDP and TCP on each.
     pub bind: Vec<SocketAddr>,
+    /// Where questions are taken encrypted as well; at most one entry of each protocol.
+    pub encrypted: Vec<Encrypted>,
     pub zones: Vec<Zone>,
     pub geo: Arc<GeoTable>,
     pub limits: Limits,
@@ -49,12 +53,88 @@ impl Config {
     pub fn new(zones: Vec<Zone>, geo: Arc<GeoTable>) -> Self {
         Self {
             bind: Vec::new(),
+            encrypted: Vec::new(),
             zones,
             geo,
             limits: Limits::default(),
             cookies: Cookies::Off,
             identity: Identity::default(),
         }
+    }
+}
+
+/// How questions come in that nobody on the way can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 2] = [Self::Tls, Self::Https];
+
+    #[must_use]
+    pub const fn transport(self) -> Transport {
+        match self {
+            Self::Tls => Transport::Tls,
+            Self::Https => Transport::Https,
+        }
+    }
+
+    /// What it is called in a handshake (IANA "TLS ALPN Protocol IDs").
+    const fn alpn(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Tls => &[b"dot"],
+            Self::Https => &[b"h2", b"http/1.1"],
+        }
+    }
+}
+
+/// One protocol: where it is spoken, and with which certificates.
+#[derive(Clone, Debug)]
+pub struct Encrypted {
+    pub protocol: Protocol,
+    pub bind: Vec<SocketAddr>,
+    /// Where HTTPS takes questions, `/dns-query` for most; nothing else reads it.
+    pub path: Arc<str>,
+    tls: ServerTls,
+}
+
+impl Encrypted {
+    #[must_use]
+    pub fn new(protocol: Protocol, bind: Vec<SocketAddr>, tls: &ServerTls) -> Self {
+        Self {
+            protocol,
+            bind,
+            path: "/dns-query".into(),
+            tls: tls.speaking(protocol.alpn()),
+        }
+    }
+
+    /// With these certificates.
+    #[must_use]
+    pub(crate) fn renewed(&self, tls: &ServerTls) -> Self {
+        let renewed = Self {
+            tls: tls.speaking(self.protocol.alpn()),
+            ..self.clone()
+        };
+        renewed.keeping_tickets_of(self)
+    }
+
+    /// Tickets of earlier sessions go on holding.
+    #[must_use]
+    pub(crate) fn keeping_tickets_of(self, old: &Self) -> Self {
+        Self {
+            tls: self.tls.keeping_tickets_of(&old.tls),
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub const fn tls(&self) -> &ServerTls {
+        &self.tls
     }
 }
 
@@ -191,7 +271,7 @@ pub enum Cookies {
 
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// TCP connections at once, over all addresses; more are closed at once. One client (an IPv4
+    /// TCP connections at once, encrypted ones among them, over all addresses; more are closed at once. One client (an IPv4
     /// address, or a /64 of IPv6) may have a quarter of them, or 8 if that is more.
     pub tcp_connections: usize,
     /// Answers that one network gets over UDP; `None`: all of them.

@@ -28,6 +28,7 @@ pub mod metrics;
 mod serve;
 mod server;
 
+mod lifetime;
 mod loc;
 pub mod name;
 pub mod record;
@@ -39,5 +40,6 @@ mod zone_file;
 
 pub use config::Config;
 pub use explain::ExplainError;
+pub use sealane_tls::{CertificatePem, ServerTls};
 pub use serve::bind::{BindError, Inherit, Sockets};
 pub use server::{Deps, Dns, Options, Prepared};

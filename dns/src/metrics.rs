@@ -75,11 +75,25 @@ pub fn describe() {
         count,
         "Datagrams that the system would not take or give, by operation."
     );
-    describe_gauge!("dns_tcp_connections", count, "TCP connections open now.");
+    describe_gauge!(
+        "dns_tcp_connections",
+        count,
+        "TCP connections open now, by what they carry: tcp, tls or https."
+    );
     describe_counter!(
         "dns_tcp_connections_refused_total",
         count,
-        "TCP connections closed at once because too many were open, in all or from one client."
+        "TCP connections closed at once because too many were open, in all or from one client, by what they would have carried."
+    );
+    describe_counter!(
+        "dns_handshakes_failed_total",
+        count,
+        "Connections whose TLS handshake failed or took too long, by transport."
+    );
+    describe_counter!(
+        "dns_requests_refused_total",
+        count,
+        "Requests over HTTPS that hold no question, by status."
     );
     describe_counter!(
         "dns_thread_failures_total",
@@ -196,6 +210,7 @@ pub(crate) struct Metrics {
     pub(crate) send_errors: Counter,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
+    pub(crate) handshakes_failed: Counter,
 }
 
 impl Metrics {
@@ -216,10 +231,15 @@ impl Metrics {
             canaries: counter!("dns_canary_answers_total"),
             receive_errors: counter!("dns_udp_errors_total", "operation" => "receive"),
             send_errors: counter!("dns_udp_errors_total", "operation" => "send"),
-            connections: gauge!("dns_tcp_connections"),
-            connections_refused: counter!("dns_tcp_connections_refused_total"),
+            connections: gauge!("dns_tcp_connections", "transport" => transport),
+            connections_refused: counter!("dns_tcp_connections_refused_total", "transport" => transport),
+            handshakes_failed: counter!("dns_handshakes_failed_total", "transport" => transport),
         }
     }
+}
+
+pub(crate) fn count_refused_request(status: &'static str) {
+    counter!("dns_requests_refused_total", "status" => status).increment(1);
 }
 
 pub(crate) fn count_thread_failure() {

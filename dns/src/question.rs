@@ -41,6 +41,8 @@ pub struct Edns<'m> {
     pub nsid: bool,
     /// How long a connection may be idle is to be told (RFC 7828); of no meaning over UDP.
     pub keepalive: bool,
+    /// The asker hides its question's length, and wants the answer's hidden (RFC 7830).
+    pub padded: bool,
 }
 
 /// EDNS Client Subnet (RFC 7871 §6), checked.
@@ -458,6 +460,7 @@ impl<'m> Reader<'m> {
             cookie: None,
             nsid: false,
             keepalive: false,
+            padded: false,
         };
         options(data, &mut edns)?;
         seen.cookie = edns.cookie;
@@ -491,6 +494,7 @@ fn options<'m>(options: &'m [u8], edns: &mut Edns<'m>) -> Result<(), Refusal> {
             // Whatever data they have: there should be none, and it is to be ignored (RFC 5001 §2.1).
             option::NSID => edns.nsid = true,
             option::KEEPALIVE => edns.keepalive = true,
+            option::PADDING => edns.padded = true,
             _ => {}
         }
     }

@@ -15,15 +15,16 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use sealane_model::SnapshotReader;
 use sealane_steering::Decision;
+use sealane_tls::ServerTls;
 use tracing::{debug, error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Encrypted, Protocol};
 use crate::cookie::Secret;
 use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
-use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind};
-use crate::serve::{Shared, Stop, signer, stream, udp};
+use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind, bind_encrypted};
+use crate::serve::{Shared, Stop, door, signer, udp};
 
 /// What the name server is given to work with.
 #[derive(Clone, Debug)]
@@ -71,10 +72,13 @@ enum Stage {
     Stopped,
 }
 
+/// An address, and what is spoken there; `None`: DNS in the clear, over UDP and TCP.
+type Wanted = (Option<Protocol>, SocketAddr);
+
 /// One address.
 #[derive(Debug)]
 struct Service {
-    requested: SocketAddr,
+    requested: Wanted,
     address: SocketAddr,
     /// Until threads take them.
     sockets: Option<Sockets>,
@@ -88,12 +92,13 @@ struct Service {
 #[derive(Debug)]
 pub struct Prepared {
     rules: Rules,
-    wanted: Vec<SocketAddr>,
+    encrypted: Vec<Encrypted>,
+    wanted: Vec<Wanted>,
     new: Vec<Service>,
 }
 
 impl Dns {
-    /// Binds UDP and TCP of every address. Answers nothing yet: questions wait in the kernel.
+    /// Binds every address: UDP and TCP, and TCP alone where questions come in encrypted. Answers nothing yet: questions wait in the kernel.
     ///
     /// # Errors
     /// [`BindError`] for the first address that cannot be had, because another program has it, for
@@ -115,7 +120,7 @@ impl Dns {
         let own = own_secret();
         let mut rules = Rules::compile_at(&config, signer::now(), None);
         rules.fill_secret(&config.cookies, own.as_ref());
-        let wanted = unique(&config.bind);
+        let wanted = wanted_by(&config);
         let new = bind_all(&wanted, &[], options.workers, inherit)?;
         let services: Result<_, _> = new.into_iter().map(Service::new).collect();
         set_names(rules.table.len());
@@ -123,7 +128,8 @@ impl Dns {
             shared: Arc::new(Shared {
                 world: deps.world,
                 rules: Arc::new(ArcSwap::from_pointee(rules)),
-                seats: stream::Seats::default(),
+                seats: door::Seats::default(),
+                encrypted: ArcSwap::from_pointee(config.encrypted),
             }),
             own,
             workers: options.workers,
@@ -136,22 +142,42 @@ impl Dns {
         })
     }
 
-    /// The addresses served, with the ports that the system chose, in the order of the rules.
+    /// The addresses served in the clear, with the ports that the system chose, in the order of the rules.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses_of(None)
+    }
+
+    /// The same for what comes in encrypted.
+    #[must_use]
+    pub fn encrypted_addresses(&self, protocol: Protocol) -> Vec<SocketAddr> {
+        self.addresses_of(Some(protocol))
+    }
+
+    fn addresses_of(&self, protocol: Option<Protocol>) -> Vec<SocketAddr> {
         let state = self.state();
-        state
-            .services
-            .iter()
-            .map(|service| service.address)
-            .collect()
+        let services = state.services.iter();
+        let of_it = services.filter(|service| service.requested.0 == protocol);
+        of_it.map(|service| service.address).collect()
+    }
+
+    /// Serves the next handshakes with these certificates; nothing else changes. A protocol that is not spoken is
+    /// passed over.
+    pub fn renew_tls(&self, renewed: &[(Protocol, ServerTls)]) {
+        let renew = |old: &Encrypted| {
+            let new = renewed.iter().find(|(of, _)| *of == old.protocol);
+            new.map_or_else(|| old.clone(), |(_, tls)| old.renewed(tls))
+        };
+        let all = self.shared.encrypted.load();
+        let all = all.iter().map(renew).collect();
+        self.shared.encrypted.store(Arc::new(all));
     }
 
     /// Duplicates of every socket, each address as it was asked for, for a successor.
     ///
     /// # Errors
     /// The process has too many descriptors open.
-    pub fn sockets(&self) -> io::Result<Vec<(SocketAddr, Sockets)>> {
+    pub fn sockets(&self) -> io::Result<Vec<(Wanted, Sockets)>> {
         let state = self.state();
         let services = state.services.iter();
         services
@@ -215,13 +241,13 @@ impl Dns {
     /// # Errors
     /// [`BindError`] for an address that is new and cannot be had.
     pub fn prepare(&self, config: Config) -> Result<Prepared, BindError> {
-        let wanted = unique(&config.bind);
-        let served: Vec<(SocketAddr, SocketAddr)> = {
+        let wanted = wanted_by(&config);
+        let served: Vec<(Wanted, SocketAddr)> = {
             let state = self.state();
             let services = state.services.iter();
             services.map(|s| (s.requested, s.address)).collect()
         };
-        let missing = |address: &&SocketAddr| !served.iter().any(|(r, _)| r == *address);
+        let missing = |wanted: &&Wanted| !served.iter().any(|(r, _)| r == *wanted);
         let missing: Vec<_> = wanted.iter().filter(missing).copied().collect();
         let ours: Vec<_> = served.iter().map(|(_, address)| *address).collect();
         let new = bind_all(&missing, &ours, self.workers, &mut nothing)?;
@@ -231,6 +257,7 @@ impl Dns {
         rules.fill_secret(&config.cookies, self.own.as_ref());
         Ok(Prepared {
             rules,
+            encrypted: config.encrypted,
             new: new?,
             wanted,
         })
@@ -239,9 +266,15 @@ impl Dns {
     /// Answers by new rules from now on: at once for addresses that stay, whose sockets are not
     /// touched. New addresses begin; removed ones answer what waits in their sockets and end.
     pub fn replace_rules(&self, prepared: Prepared) {
-        let Prepared { rules, wanted, new } = prepared;
+        let Prepared {
+            rules,
+            encrypted,
+            wanted,
+            new,
+        } = prepared;
         set_names(rules.table.len());
         self.shared.rules.store(Arc::new(rules));
+        self.replace_encrypted(encrypted);
 
         let mut state = self.state();
         let state = &mut *state;
@@ -275,6 +308,20 @@ impl Dns {
                 error!(%error, "could not start the thread that signs zones");
             }
         }
+    }
+
+    /// Sessions that have tickets are resumed as before.
+    fn replace_encrypted(&self, new: Vec<Encrypted>) {
+        let before = self.shared.encrypted.load();
+        let keep = |new: Encrypted| {
+            let old = before.iter().find(|old| old.protocol == new.protocol);
+            match old {
+                Some(old) => new.keeping_tickets_of(old),
+                None => new,
+            }
+        };
+        let kept = new.into_iter().map(keep).collect();
+        self.shared.encrypted.store(Arc::new(kept));
     }
 
     /// What a steered name would be answered with now, and why.
@@ -334,17 +381,18 @@ impl Drop for Dns {
 impl Service {
     fn new(bound: Bound) -> Result<Self, BindError> {
         let Bound {
+            protocol,
             requested,
             address,
             sockets,
         } = bound;
         let kept = sockets.try_clone().map_err(|source| BindError {
             address,
-            protocol: Transport::Udp,
+            protocol: protocol.map_or(Transport::Udp, Protocol::transport),
             source,
         })?;
         Ok(Self {
-            requested,
+            requested: (protocol, requested),
             address,
             sockets: Some(sockets),
             kept,
@@ -364,8 +412,9 @@ impl Service {
         }
         for listener in tcp {
             let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
-            let run = move || stream::run(listener, &shared, &stop);
-            self.threads.push(spawn("dns-tcp", alive, run)?);
+            let protocol = self.requested.0;
+            let run = move || door::run(listener, protocol, &shared, &stop);
+            self.threads.push(spawn(thread_name(protocol), alive, run)?);
         }
         Ok(())
     }
@@ -376,6 +425,14 @@ impl Service {
         drop(self.kept);
         self.stop.ask();
         self.threads
+    }
+}
+
+const fn thread_name(protocol: Option<Protocol>) -> &'static str {
+    match protocol {
+        None => "dns-tcp",
+        Some(Protocol::Tls) => "dns-tls",
+        Some(Protocol::Https) => "dns-https",
     }
 }
 
@@ -418,34 +475,44 @@ fn own_secret() -> Option<Secret> {
     filled.ok().map(|()| Secret::new(octets))
 }
 
-fn unique(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut unique: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        if !unique.contains(address) {
-            unique.push(*address);
+/// Each once.
+fn wanted_by(config: &Config) -> Vec<Wanted> {
+    let plain = config.bind.iter().map(|address| (None, *address));
+    let encrypted = config.encrypted.iter().flat_map(|one| {
+        let protocol = Some(one.protocol);
+        one.bind.iter().map(move |address| (protocol, *address))
+    });
+    let mut unique: Vec<Wanted> = Vec::new();
+    for wanted in plain.chain(encrypted) {
+        if !unique.contains(&wanted) {
+            unique.push(wanted);
         }
     }
     unique
 }
 
 /// Binds everything itself.
-fn nothing(_: SocketAddr) -> Sockets {
+fn nothing(_: Option<Protocol>, _: SocketAddr) -> Sockets {
     Sockets::default()
 }
 
 /// `ours`: addresses that this process has already.
 fn bind_all(
-    wanted: &[SocketAddr],
+    wanted: &[Wanted],
     ours: &[SocketAddr],
     workers: NonZeroUsize,
     inherit: &mut Inherit<'_>,
 ) -> Result<Vec<Bound>, BindError> {
     let mut bound: Vec<Bound> = Vec::with_capacity(wanted.len());
-    for address in wanted {
+    for (protocol, address) in wanted {
         let mut held = ours.iter().copied().chain(bound.iter().map(|b| b.address));
         let shared =
             held.any(|held| held.port() == address.port() && held.is_ipv4() == address.is_ipv4());
-        bound.push(bind(*address, workers, shared, inherit(*address))?);
+        let left = inherit(*protocol, *address);
+        bound.push(match protocol {
+            None => bind(*address, workers, shared, left)?,
+            Some(protocol) => bind_encrypted(*protocol, *address, shared, left)?,
+        });
     }
     Ok(bound)
 }

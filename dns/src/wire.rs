@@ -73,6 +73,7 @@ pub mod option {
     pub const CLIENT_SUBNET: u16 = 8;
     pub const COOKIE: u16 = 10;
     pub const KEEPALIVE: u16 = 11;
+    pub const PADDING: u16 = 12;
 }
 
 /// Response codes (RFC 1035 §4.1.1; BADVERS: RFC 6891 §9).

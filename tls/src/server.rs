@@ -198,6 +198,29 @@ impl ServerTls {
         }
     }
 
+    /// The same for another protocol than HTTP: these, by ALPN. A client that offers none is served as well.
+    #[must_use]
+    pub fn speaking(&self, protocols: &[&[u8]]) -> Self {
+        let speaking = |config: &Arc<ServerConfig>| {
+            let mut config = ServerConfig::clone(config);
+            config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
+            Arc::new(config)
+        };
+        let guard = |guard: &Guard| Guard {
+            seal: guard.seal,
+            config: speaking(&guard.config),
+        };
+        Self {
+            open: speaking(&self.open),
+            guards: Arc::new(Guards {
+                all: self.guards.all.iter().map(guard).collect(),
+                by_name: self.guards.by_name.clone(),
+                elsewhere: self.guards.elsewhere,
+            }),
+            certificates: Arc::clone(&self.certificates),
+        }
+    }
+
     /// Who the client of a finished handshake is. `None`: it showed no certificate.
     #[must_use]
     pub fn identity(chain: Option<&[CertificateDer<'_>]>) -> Option<ClientIdentity> {

@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealane_dns::config::Protocol;
 use sealane_model::{IdBook, RegionId};
 use sealane_proxy::tls::{Expiring, ServerTls};
 
@@ -212,23 +213,26 @@ pub fn key_policies(path: &Path, env: &Environment<'_>) -> Result<Vec<KeyPolicy>
     }
 }
 
-/// What listeners serve TLS with by the last text without mistakes and the certificates that are on
+/// What serves TLS with certificates that were renewed.
+#[derive(Debug, Default)]
+pub struct RenewedTls {
+    pub listeners: Vec<(Arc<str>, ServerTls)>,
+    pub dns: Vec<(Protocol, ServerTls)>,
+}
+
+/// What TLS is served with by the last text without mistakes and the certificates that are on
 /// disk now: for when the present text has mistakes. Those that cannot be made are left out.
-pub fn renewed_tls(
-    path: &Path,
-    env: &Environment<'_>,
-    kept: &mut Kept,
-) -> Vec<(Arc<str>, ServerTls)> {
+pub fn renewed_tls(path: &Path, env: &Environment<'_>, kept: &mut Kept) -> RenewedTls {
     let Some(text) = kept.text.clone() else {
-        return Vec::new();
+        return RenewedTls::default();
     };
     let mut notes = Notes::default();
     let Some(spec) = read_spec(&text, env, &mut notes) else {
-        return Vec::new();
+        return RenewedTls::default();
     };
     let mut files = Files::new(path.parent().unwrap_or_else(|| Path::new("")));
     kept.begin();
-    let renewed = parse::listeners_tls(&spec, &mut files, &mut notes, kept);
+    let renewed = parse::renewed_tls(&spec, &mut files, &mut notes, kept);
     kept.commit_part();
     renewed
 }

@@ -1374,6 +1374,10 @@ shape! {
     DnsSpec {
         /// Addresses with ports; UDP and TCP on each.
         bind: OneOrMany<Bind> = "[\"0.0.0.0:53\", \"[::]:53\"]",
+        /// Take questions over TLS (RFC 7858), too.
+        tls: DnsTlsSpec,
+        /// Take questions over HTTPS (RFC 8484), too.
+        https: DnsHttpsSpec,
         /// Where clients are; the proxy uses it too.
         geo: GeoSpec = "{}",
         /// Zones by name.
@@ -1391,7 +1395,7 @@ shape! {
         /// What is told in class CH to those who ask for the server's version or name. Nothing of what is left out.
         chaos: ChaosSpec,
     }
-    later ["transfer", "tls", "https", "quic", "tsig", "notify"]
+    later ["transfer", "quic", "tsig", "notify"]
 }
 
 shape! {
@@ -1401,6 +1405,28 @@ shape! {
         version: Text,
         /// For `id.server` and `hostname.bind`.
         id: Text,
+    }
+}
+
+shape! {
+    /// DNS over TLS.
+    DnsTlsSpec {
+        /// Addresses with ports.
+        bind: OneOrMany<Bind> = "[\"0.0.0.0:853\", \"[::]:853\"]",
+        /// Certificates, as listeners have them; the first serves clients that name no server, or an unknown one.
+        certificates: List<ListenerCertificateSpec> = required,
+    }
+}
+
+shape! {
+    /// DNS over HTTPS: HTTP/2 and HTTP/1.1.
+    DnsHttpsSpec {
+        /// Addresses with ports, which no listener has.
+        bind: OneOrMany<Bind> = required,
+        /// The path of questions.
+        path: Text = "/dns-query",
+        /// Certificates, as listeners have them; the first serves clients that name no server, or an unknown one.
+        certificates: List<ListenerCertificateSpec> = required,
     }
 }
 
@@ -1454,9 +1480,9 @@ shape! {
 shape! {
     /// Bounds on what one client can make the name server hold.
     DnsLimitsSpec {
-        /// TCP connections at once; more are closed at once.
+        /// TCP connections at once, those with TLS and HTTPS among them; more are closed at once.
         tcp_connections: Whole<1, 1_000_000> = "1024",
-        /// A TCP connection without a question is closed after this.
+        /// Such a connection without a question is closed after this.
         tcp_idle: Period<100, 3_600_000> = "10s",
     }
     later ["rate", "udp_size"]

@@ -173,7 +173,7 @@ fn send(
 ) -> Option<Vec<u8>> {
     let mut out = match transport {
         Transport::Udp => vec![0xee; UDP_SIZE_MAX],
-        Transport::Stream => vec![0xee; STREAM_SIZE_MAX],
+        _ => vec![0xee; STREAM_SIZE_MAX],
     };
     let source = source.parse().unwrap();
     let answered = answer(message, source, transport, rules, world, &mut out)?;

@@ -7,9 +7,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroUsize;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::udp;
+use crate::config::Protocol;
 use crate::engine::Transport;
 
 /// Why an address cannot be served.
@@ -44,6 +45,8 @@ impl BindError {
 /// Sockets of one address that nobody reads yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
+    /// `None`: in the clear, over UDP and TCP.
+    pub(crate) protocol: Option<Protocol>,
     /// As the operator wrote it: port 0 lets the system choose.
     pub(crate) requested: SocketAddr,
     pub(crate) address: SocketAddr,
@@ -57,8 +60,9 @@ pub struct Sockets {
     pub tcp: Vec<TcpListener>,
 }
 
-/// Gives the sockets that an earlier process left for an address, which may be none.
-pub type Inherit<'a> = dyn FnMut(SocketAddr) -> Sockets + 'a;
+/// Gives the sockets that an earlier process left for an address, which may be none; without a protocol, those for
+/// questions in the clear.
+pub type Inherit<'a> = dyn FnMut(Option<Protocol>, SocketAddr) -> Sockets + 'a;
 
 impl Sockets {
     fn is_empty(&self) -> bool {
@@ -125,6 +129,39 @@ pub(crate) fn bind(
     }))
 }
 
+/// The same for a protocol over TCP alone.
+pub(crate) fn bind_encrypted(
+    protocol: Protocol,
+    requested: SocketAddr,
+    shared: bool,
+    inherited: Sockets,
+) -> Result<Bound, BindError> {
+    let bound = || {
+        let listeners = match inherited.tcp {
+            given if !given.is_empty() => adopt_tcp(requested, given)?,
+            _ if shared => vec![tcp_listener(requested)?],
+            _ => vec![tcp_listener(probe(requested, Transport::Stream)?)?],
+        };
+        let first = listeners.first().map(TcpListener::local_addr);
+        let address = first.unwrap_or_else(|| Err(io::ErrorKind::AddrNotAvailable.into()))?;
+        Ok((address, listeners))
+    };
+    let (address, tcp) = bound().map_err(|source| BindError {
+        address: requested,
+        protocol: protocol.transport(),
+        source,
+    })?;
+    Ok(Bound {
+        protocol: Some(protocol),
+        requested,
+        address,
+        sockets: Sockets {
+            udp: Vec::new(),
+            tcp,
+        },
+    })
+}
+
 fn bind_once(
     requested: SocketAddr,
     workers: NonZeroUsize,
@@ -149,6 +186,7 @@ fn bind_once(
     let udp = udp.map_err(error(Transport::Udp))?;
     let tcp = tcp_listener(address).map_err(error(Transport::Stream))?;
     Ok(Bound {
+        protocol: None,
         requested,
         address,
         sockets: Sockets {
@@ -177,6 +215,7 @@ fn adopt(
     let udp = adopt_udp(address, workers.get(), udp).map_err(error(Transport::Udp))?;
     let tcp = adopt_tcp(address, tcp).map_err(error(Transport::Stream))?;
     Ok(Bound {
+        protocol: None,
         requested,
         address,
         sockets: Sockets { udp, tcp },
@@ -268,8 +307,8 @@ fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
-        Transport::Udp => (Type::DGRAM, Protocol::UDP),
-        Transport::Stream => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, socket2::Protocol::UDP),
+        _ => (Type::STREAM, socket2::Protocol::TCP),
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
@@ -319,6 +358,7 @@ mod tests {
     #[test]
     fn what_an_earlier_process_did_not_leave_is_bound() {
         let Bound {
+            protocol,
             requested,
             address,
             sockets,
@@ -326,6 +366,7 @@ mod tests {
         let Sockets { udp, tcp } = sockets;
         drop(tcp);
         let first = Bound {
+            protocol,
             requested,
             address,
             sockets: Sockets {

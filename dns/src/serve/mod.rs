@@ -2,17 +2,21 @@
 
 pub(crate) mod bind;
 pub(crate) mod clock;
+pub(crate) mod door;
+mod https;
 pub(crate) mod signer;
-pub(crate) mod stream;
+mod stream;
 pub(crate) mod udp;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sealane_model::SnapshotReader;
 use tokio::sync::Notify;
 
+use crate::config::{Encrypted, Protocol};
 use crate::engine::Rules;
 
 /// What all threads read.
@@ -21,7 +25,17 @@ pub(crate) struct Shared {
     pub(crate) world: SnapshotReader,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     /// TCP connections open now, on all addresses.
-    pub(crate) seats: stream::Seats,
+    pub(crate) seats: door::Seats,
+    /// Certificates come and go without new rules.
+    pub(crate) encrypted: ArcSwap<Vec<Encrypted>>,
+}
+
+impl Shared {
+    /// `None`: it was spoken until a moment ago.
+    pub(crate) fn encrypted(&self, protocol: Protocol) -> Option<Encrypted> {
+        let all = self.encrypted.load();
+        all.iter().find(|one| one.protocol == protocol).cloned()
+    }
 }
 
 /// Tells the threads of one address to answer what they have and end.
@@ -40,6 +54,12 @@ impl Stop {
 
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
+    }
+
+    /// Resolves this long after [`Stop::ask`] was called.
+    pub(crate) async fn asked_long_ago(&self, time: Duration) {
+        self.asked().await;
+        tokio::time::sleep(time).await;
     }
 
     /// Resolves when [`Stop::ask`] was called, be it before or after.

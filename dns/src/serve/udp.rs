@@ -478,7 +478,7 @@ mod tests {
     use sealane_steering::GeoTable;
 
     use super::super::bind::{Sockets, bind};
-    use super::super::stream::Seats;
+    use super::super::door::Seats;
     use super::*;
     use crate::config::Config;
     use crate::engine::Rules;
@@ -491,6 +491,7 @@ mod tests {
             world,
             rules: Arc::new(ArcSwap::from_pointee(Rules::compile(&config))),
             seats: Seats::default(),
+            encrypted: ArcSwap::from_pointee(Vec::new()),
         };
         let bound = bind(
             "127.0.0.1:0".parse().unwrap(),

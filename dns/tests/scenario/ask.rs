@@ -191,6 +191,7 @@ impl Ask {
                 self.option(code, &data);
             }
             "tcp" => self.transport = Transport::Stream,
+            "tls" => self.transport = Transport::Tls,
             "rd" => self.flags[0] |= 1,
             "aa" => self.flags[0] |= 4,
             "tc" => self.flags[0] |= 2,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sealane_dns::config::{
-    Canary, Config, Cookies, Identity, Limits, NSID_MAX, Soa, SteeredName, Zone,
+    Canary, Config, Cookies, Encrypted, Identity, Limits, NSID_MAX, Soa, SteeredName, Zone,
 };
 use sealane_dns::cookie::Secret as CookieSecret;
 use sealane_dns::limit::Rates;
@@ -33,10 +33,16 @@ const COOKIE_SECRETS_MAX: usize = 8;
 const SERIAL_WITHOUT_DATE: u32 = 1;
 
 impl Parser<'_> {
-    pub(super) fn dns(&mut self, spec: Option<&At<DnsSpec>>, geo: Arc<GeoTable>) -> Option<Config> {
+    pub(super) fn dns(
+        &mut self,
+        spec: Option<&At<DnsSpec>>,
+        geo: Arc<GeoTable>,
+        encrypted: Vec<Encrypted>,
+    ) -> Option<Config> {
         let Some(spec) = spec else {
             return Some(Config {
                 bind: Vec::new(),
+                encrypted,
                 zones: Vec::new(),
                 geo,
                 limits: default_limits()?,
@@ -48,6 +54,8 @@ impl Parser<'_> {
             span: _,
             broken: _,
             bind,
+            tls: _,
+            https: _,
             geo: _,
             zones,
             limits,
@@ -65,6 +73,7 @@ impl Parser<'_> {
         if zones.is_empty() {
             return Some(Config {
                 bind: Vec::new(),
+                encrypted: Vec::new(),
                 zones,
                 geo,
                 limits: limits_of(limits.as_ref()?)?,
@@ -84,6 +93,7 @@ impl Parser<'_> {
         }
         Some(Config {
             bind: bind.value.iter().map(|at| at.value.0).collect(),
+            encrypted,
             zones,
             geo,
             limits: Limits {

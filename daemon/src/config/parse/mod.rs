@@ -8,6 +8,7 @@ mod admin;
 mod balance;
 mod bounds;
 mod dns;
+mod dns_encrypted;
 mod dnssec;
 mod options;
 mod pools;
@@ -27,7 +28,6 @@ use std::sync::Arc;
 use sealane_acme::Names;
 use sealane_model::{IdBook, Member, PoolId, Region, RegionId, Topology};
 use sealane_proxy::config::{Balancing, Destination, Listener, LocalZone, PoolLimits, StickyKey};
-use sealane_proxy::tls::ServerTls;
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
 use super::decode::{At, Table, nearest};
@@ -38,7 +38,7 @@ use super::places;
 use super::source::Span;
 use super::spec::{DnsSpec, FileSpec, GeoSpec, ListenerSpec, NodeSpec, OverrideSpec, RegionSpec};
 use super::unit::Text;
-use super::{Node, Rules};
+use super::{Node, RenewedTls, Rules};
 use crate::dnssec::KeyPolicy;
 use proxy::is_http;
 
@@ -99,6 +99,7 @@ pub(super) fn parse(
     let geo = parser.geo(dns.as_ref());
     let listener_specs = listeners.as_ref();
     let listeners = parser.listeners(listener_specs);
+    let encrypted = parser.dns_encrypted(dns.as_ref());
     let state_dir = parser.state_dir(node_spec);
     let acme = parser.acme(acme.as_ref(), state_dir.as_ref());
     parser.sticky_keys = parser.sticky_keys(sticky_keys.as_ref());
@@ -106,7 +107,7 @@ pub(super) fn parse(
     let limits = parser.proxy_limits(limits.as_ref());
     let bounds = parser.bounds(tier_header.as_ref());
     parser.key_dir = state_dir.map(|dir| dir.join(KEY_FOLDER));
-    let dns = parser.dns(dns.as_ref(), geo.clone());
+    let dns = parser.dns(dns.as_ref(), geo.clone(), encrypted);
     let admin = parser.admin(admin.as_ref());
     parser.check_purpose(spec, &listeners, &dns);
     parser.check_unused_pools();
@@ -141,13 +142,13 @@ pub(super) fn parse(
 
 pub(super) use dnssec::key_policies;
 
-/// The TLS of each listener that has all it needs, whatever else is wrong.
-pub(super) fn listeners_tls(
+/// The TLS of each listener, and of the name server, that has all it needs, whatever else is wrong.
+pub(super) fn renewed_tls(
     spec: &FileSpec,
     files: &mut Files,
     notes: &mut Notes,
     kept: &mut Kept,
-) -> Vec<(Arc<str>, ServerTls)> {
+) -> RenewedTls {
     let mut parser = Parser {
         files,
         ids: &mut IdBook::default(),
@@ -172,7 +173,14 @@ pub(super) fn listeners_tls(
         let tls = parser.server_tls(certificates.as_ref()?, tls.as_ref())?;
         Some((name.as_str().into(), tls))
     });
-    tls.collect()
+    let listeners = tls.collect();
+    let dns = spec.dns.as_ref();
+    RenewedTls {
+        listeners,
+        dns: dns.map_or_else(Vec::new, |dns| {
+            dns_encrypted::renewed(&mut parser, &dns.value)
+        }),
+    }
 }
 
 struct Parser<'a> {

@@ -1,0 +1,298 @@
+//! Where connections come in: accepts them as far as limits go, shakes hands where they are encrypted, and ends them
+//! when the server stops. What they carry is for [`super::stream`] and [`super::https`].
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::{debug, error, warn};
+
+use super::clock::calendar_seconds;
+use super::{Shared, Stop, https, stream};
+use crate::config::{Encrypted, Protocol};
+use crate::engine::{Answered, Client, STREAM_SIZE_MAX, Transport, answer_to};
+use crate::metrics::{Metrics, Tally};
+
+/// How long a connection has, once the server stops, for what it has already sent. A new one may
+/// not have sent its first question yet.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a TLS handshake may take, or as long as a connection may be idle if that is less; then it is closed.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Rest after an error in accepting (out of file descriptors, say): it will not go away at once.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Serves one address on the calling thread until asked to stop.
+pub(crate) fn run(
+    listener: TcpListener,
+    protocol: Option<Protocol>,
+    shared: &Arc<Shared>,
+    stop: &Arc<Stop>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served =
+        runtime.and_then(|runtime| runtime.block_on(serve(listener, protocol, shared, stop)));
+    if let Err(error) = served {
+        error!(%error, "could not serve DNS over {}", transport(protocol).as_str());
+    }
+}
+
+fn transport(protocol: Option<Protocol>) -> Transport {
+    protocol.map_or(Transport::Stream, Protocol::transport)
+}
+
+async fn serve(
+    listener: TcpListener,
+    protocol: Option<Protocol>,
+    shared: &Arc<Shared>,
+    stop: &Arc<Stop>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let metrics = Metrics::new(transport(protocol));
+    let mut door = Door {
+        protocol,
+        shared,
+        stop,
+        metrics: &metrics,
+        connections: JoinSet::new(),
+        refused: 0,
+    };
+    loop {
+        let accepted = tokio::select! {
+            () = stop.asked() => break,
+            Some(_) = door.connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => door.admit(stream, peer),
+            Err(error) => {
+                debug!(%error, "could not accept a DNS connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    // Clients in the kernel's queue believe that they are connected: closing now would reset them.
+    let listener = listener.into_std()?;
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            door.admit(stream, peer);
+        }
+    }
+    drop(listener);
+    while door.connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Where connections come in.
+struct Door<'a> {
+    protocol: Option<Protocol>,
+    shared: &'a Arc<Shared>,
+    stop: &'a Arc<Stop>,
+    metrics: &'a Metrics,
+    connections: JoinSet<()>,
+    refused: u64,
+}
+
+impl Door<'_> {
+    fn admit(&mut self, stream: tokio::net::TcpStream, peer: SocketAddr) {
+        let Some(seat) = Seat::take(self.shared, self.metrics, peer.ip()) else {
+            self.metrics.connections_refused.increment(1);
+            self.refused += 1;
+            // Ever more rarely: strangers must not write our log.
+            if self.refused.is_power_of_two() {
+                warn!(
+                    refused = self.refused,
+                    "too many DNS connections over {}; more are closed at once",
+                    transport(self.protocol).as_str()
+                );
+            }
+            return;
+        };
+        // Answers are whole; waiting to send them together with later ones only delays them.
+        let _ = stream.set_nodelay(true);
+        let guest = Guest {
+            seat,
+            stop: Arc::clone(self.stop),
+            peer,
+            transport: transport(self.protocol),
+            tally: Tally::default(),
+        };
+        self.connections.spawn(guest.serve(stream, self.protocol));
+    }
+}
+
+/// A client (an IPv4 address, or a /64 of IPv6) may have this part of all connections, …
+const ONE_CLIENT_PART: usize = 4;
+/// … or this many, if that is more; more of its connections are closed at once. So one stranger
+/// cannot keep all others out.
+const ONE_CLIENT_LEAST: usize = 8;
+
+/// Who has which connections: as many entries as connections at most.
+///
+/// A lock, because a connection is counted in all and for its client at once; taken when one is
+/// accepted and when it ends, never for a question.
+#[derive(Debug, Default)]
+pub(crate) struct Seats(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Seats {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // Nothing between taking and giving back can panic and leave the counts wrong.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, client: IpAddr, most: usize) -> bool {
+        let mut taken = self.taken();
+        let most_of_one = (most / ONE_CLIENT_PART).max(ONE_CLIENT_LEAST);
+        let of_one = taken.by_client.get(&client).copied().unwrap_or(0);
+        if taken.all >= most || of_one >= most_of_one {
+            return false;
+        }
+        taken.all += 1;
+        taken.by_client.insert(client, of_one + 1);
+        true
+    }
+
+    fn give_back(&self, client: IpAddr) {
+        let mut taken = self.taken();
+        taken.all = taken.all.saturating_sub(1);
+        match taken.by_client.get_mut(&client) {
+            Some(of_one) if *of_one > 1 => *of_one -= 1,
+            _ => {
+                taken.by_client.remove(&client);
+            }
+        }
+    }
+}
+
+/// One of `Limits::tcp_connections`, given back when dropped.
+struct Seat {
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    client: IpAddr,
+}
+
+impl Seat {
+    fn take(shared: &Arc<Shared>, metrics: &Metrics, peer: IpAddr) -> Option<Self> {
+        let most = shared.rules.load().limits.tcp_connections;
+        let client = client(peer);
+        if !shared.seats.take(client, most) {
+            return None;
+        }
+        metrics.connections.increment(1.0);
+        Some(Self {
+            shared: Arc::clone(shared),
+            metrics: metrics.clone(),
+            client,
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.seats.give_back(self.client);
+        self.metrics.connections.decrement(1.0);
+    }
+}
+
+/// A host with IPv6 has a /64 at least, and any address in it.
+fn client(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// A client that is connected.
+pub(crate) struct Guest {
+    seat: Seat,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) peer: SocketAddr,
+    transport: Transport,
+    tally: Tally,
+}
+
+impl Guest {
+    async fn serve(self, stream: tokio::net::TcpStream, protocol: Option<Protocol>) {
+        let Some(protocol) = protocol else {
+            return stream::run(self, stream).await;
+        };
+        let Some((stream, encrypted)) = self.shake(stream, protocol).await else {
+            self.seat.metrics.handshakes_failed.increment(1);
+            return;
+        };
+        match protocol {
+            Protocol::Tls => {
+                // A message's length and the message go in one record.
+                let stream = tokio::io::BufWriter::new(stream);
+                stream::run(self, stream).await;
+            }
+            Protocol::Https => https::run(self, stream, encrypted.path).await,
+        }
+    }
+
+    /// `None`: there will be no connection.
+    async fn shake(
+        &self,
+        stream: tokio::net::TcpStream,
+        protocol: Protocol,
+    ) -> Option<(TlsStream<tokio::net::TcpStream>, Encrypted)> {
+        let encrypted = self.seat.shared.encrypted(protocol)?;
+        // Its clients are asked for nothing, whatever name they call.
+        let config = encrypted.tls().choose(None).config;
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = tokio::time::sleep(HANDSHAKE_MAX.min(self.idle())) => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            () = self.stop.asked_long_ago(LAST_WORDS) => return None,
+        };
+        match shaken {
+            Ok(stream) => Some((stream, encrypted)),
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "no TLS with this client");
+                None
+            }
+        }
+    }
+
+    /// How long it may ask nothing. Never zero.
+    pub(crate) fn idle(&self) -> Duration {
+        let idle = self.seat.shared.rules.load().limits.tcp_idle;
+        idle.max(Duration::from_millis(1))
+    }
+
+    /// `None` for what gets no answer.
+    pub(crate) fn answer(&mut self, message: &[u8]) -> Option<(Vec<u8>, Answered)> {
+        let shared = &self.seat.shared;
+        let (rules, world) = (shared.rules.load(), shared.world.load());
+        let mut reply = vec![0; STREAM_SIZE_MAX];
+        let client = Client {
+            address: self.peer.ip(),
+            transport: self.transport,
+            cookies: rules.cookies(calendar_seconds()),
+        };
+        let answered = answer_to(client, message, &rules, &world, &mut reply);
+        self.tally.record(answered.as_ref());
+        self.tally.flush(&self.seat.metrics, &world.topology);
+        let answered = answered?;
+        reply.truncate(answered.length);
+        reply.shrink_to_fit();
+        Some((reply, answered))
+    }
+}
