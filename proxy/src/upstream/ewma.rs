@@ -117,4 +117,34 @@ mod tests {
 
         assert_eq!(ewma.read(950, 0.0), Some(500.0));
     }
+
+    /// An endpoint that answers each millisecond, after 1 ms, begins to take 100: how many answers does it take until
+    /// half of that is reckoned with?
+    fn answers_to_believe(observe: impl Fn(&mut PeakEwma, u64, f32)) -> usize {
+        let mut ewma = PeakEwma::default();
+        (0..2_000).for_each(|now| observe(&mut ewma, now, 1_000.0));
+        let slow = (2_000..).take_while(|now| {
+            let believed = ewma
+                .read(*now, 1_000.0)
+                .is_some_and(|micros| micros > 50_000.0);
+            observe(&mut ewma, *now, 100_000.0);
+            !believed
+        });
+        slow.count()
+    }
+
+    #[test]
+    fn without_the_peak_an_endpoint_that_gets_slow_has_thousands_of_requests_more() {
+        let with = answers_to_believe(PeakEwma::observe);
+        let without = answers_to_believe(|ewma, now, micros| {
+            let kept = match ewma.micros > 0.0 {
+                true => kept(now.saturating_sub(ewma.seen_at)),
+                false => 0.0,
+            };
+            ewma.micros = ewma.micros * kept + micros * (1.0 - kept);
+            ewma.seen_at = now;
+        });
+        assert_eq!(with, 1);
+        assert!(without > 5_000, "{without}");
+    }
 }

@@ -345,6 +345,72 @@ fn one_trial_then_three_and_then_it_is_in_with_a_clean_slate() {
     assert_eq!(court.fail(0, 4), None);
 }
 
+/// How often one that fails every other request, by chance, is let in again within a hundred ejections. `passed`:
+/// what one trial that went well is taken for.
+fn let_in(passed: u32) -> usize {
+    let mut court = Court::of(3);
+    let mut chance = 0x2545_f491_4f6c_dd1d_u64;
+    let mut let_in = 0;
+    court.fail(0, 5);
+    for _ in 0..100 {
+        court.now = court.until(0);
+        loop {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            let report = match chance >> 63 {
+                0 => Report {
+                    trials_passed: passed,
+                    ..Report::default()
+                },
+                _ => Report {
+                    trials_failed: 1,
+                    ..Report::default()
+                },
+            };
+            match court.report(0, &report) {
+                Some(Verdict::Readmitted) => {
+                    let_in += 1;
+                    court.fail(0, 5);
+                    break;
+                }
+                Some(Verdict::Ejected { .. }) => break,
+                _ => {}
+            }
+        }
+    }
+    let_in
+}
+
+#[test]
+fn without_the_three_further_trials_one_that_fails_half_the_time_is_let_in_by_chance() {
+    let with = let_in(1);
+    let without = let_in(1 + SECOND_TRIALS);
+    assert!(without > 4 * with, "{without} {with}");
+}
+
+#[test]
+fn without_jitter_all_that_were_ejected_together_are_tried_together() {
+    let mut court = Court::of(100);
+    for at in 0..33 {
+        court.fail(at, 5);
+    }
+    let ends: Vec<u64> = (0..33).map(|at| court.until(at)).collect();
+    let within = |begin: u64, width: u64| {
+        let together = |end: &&u64| (begin..begin + width).contains(*end);
+        ends.iter().filter(together).count()
+    };
+    let busiest = |width: u64| {
+        ends.iter()
+            .map(|begin| within(*begin, width))
+            .max()
+            .unwrap()
+    };
+    // Without, each would end 30 s after the same moment.
+    assert_eq!(busiest(3_001), 33, "a tenth of 30 s");
+    assert!(busiest(300) <= 11, "{}", busiest(300));
+}
+
 #[test]
 fn a_failed_trial_at_either_stage_ejects_again() {
     for passed in [0, 1, 3] {

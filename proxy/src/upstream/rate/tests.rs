@@ -219,3 +219,52 @@ proptest! {
         prop_assert!(passed >= due.floor(), "{passed} of {due}");
     }
 }
+
+/// Half a minute in which 1,000 requests a second are asked for and 300 can be served well: (seconds of
+/// overload until there was none for the first time, seconds of it in all, what was let through).
+fn adapted(step: impl Fn(&mut Multiplier, Second)) -> (usize, usize, f64) {
+    let mut multiplier = Multiplier::new(0.05);
+    let (mut first, mut all, mut through) = (None, 0, 0.0);
+    for second in 0..30 {
+        let let_in = 1_000.0 * multiplier.share();
+        let is_over = let_in > 300.0;
+        all += usize::from(is_over);
+        if !is_over {
+            first = first.or(Some(second));
+        }
+        through += let_in.min(300.0);
+        step(
+            &mut multiplier,
+            Second {
+                answers: let_in as u32,
+                slow: if is_over { let_in as u32 } else { 0 },
+                shed: 0,
+            },
+        );
+    }
+    (first.unwrap_or(30), all, through)
+}
+
+#[test]
+fn without_the_factor_an_overload_lasts_and_without_small_steps_up_it_returns() {
+    let (first, all, through) = adapted(Multiplier::step);
+    assert!(first <= 4, "{first}");
+    assert!(all <= 12, "{all}");
+    assert!(through > 7_500.0, "{through}");
+
+    // As far down as up.
+    let (slow, ..) = adapted(|multiplier, second| {
+        let change = if second.slow > 0 { -0.05 } else { 0.05 };
+        multiplier.share = (multiplier.share + change).clamp(multiplier.floor, 1.0);
+    });
+    assert!(slow >= 3 * first, "{slow}");
+
+    // All at once again as soon as it is well.
+    let (_, again, _) = adapted(|multiplier, second| {
+        multiplier.step(second);
+        if second.slow == 0 {
+            multiplier.share = 1.0;
+        }
+    });
+    assert!(again >= 2 * all, "{again} {all}");
+}
