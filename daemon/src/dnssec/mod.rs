@@ -184,6 +184,8 @@ impl<'p> Keys<'p> {
             .all
             .iter()
             .filter(|key| key.role() == Role::Entry && key.times.is_published(now))
+            // Not one that is being replaced, though both may have been made in the same second.
+            .filter(|key| key.times.sync_delete.is_none())
             .max_by_key(|key| key.times.publish.max(key.times.created));
         let Some(newest) = newest else {
             return refused("there is no key that a DS could point to");
