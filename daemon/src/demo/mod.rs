@@ -8,10 +8,13 @@
 mod origin;
 mod switchboard;
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 
 pub use origin::{Mode, Origins};
 pub use switchboard::{PORT_DEFAULT, order};
@@ -70,31 +73,37 @@ pub fn origin_address(region: u8, origin: u8, port: u16) -> SocketAddr {
     SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, region * 10 + origin), port).into()
 }
 
-/// The demo's files. Removed when the demo ends.
-struct Folder(PathBuf);
+/// The demo's files, in a folder of its own whose name nobody had before, readable by this user alone: there is a
+/// private key in it. Removed when the demo ends, though not when it is killed.
+struct Folder(TempDir);
 
 impl Folder {
     fn write(ports: Ports, origins: u16) -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("sealane-demo-{}", std::process::id()));
-        let folder = Self(path);
+        let folder = tempfile::Builder::new()
+            .prefix("sealane-demo-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .context("the demo has no folder for its files")?;
+        let folder = Self(folder);
         folder.fill(ports, origins).with_context(|| {
             format!(
                 "the demo's files cannot be written to {}",
-                folder.0.display()
+                folder.path().display()
             )
         })?;
         Ok(folder)
     }
 
     fn fill(&self, ports: Ports, origins: u16) -> anyhow::Result<()> {
-        std::fs::create_dir_all(self.0.join("geo"))?;
-        std::fs::create_dir(self.0.join("state"))?;
-        std::fs::write(self.0.join("geo/quickstart.mmdb"), GEO_TABLE)?;
+        let path = self.path();
+        std::fs::create_dir(path.join("geo"))?;
+        std::fs::create_dir(path.join("state"))?;
+        std::fs::write(path.join("geo/quickstart.mmdb"), GEO_TABLE)?;
         let names = ["localhost", "api.example.test", "127.0.0.1"].map(str::to_owned);
         let made = rcgen::generate_simple_self_signed(names)?;
-        std::fs::write(self.0.join("quickstart.pem"), made.cert.pem())?;
+        std::fs::write(path.join("quickstart.pem"), made.cert.pem())?;
         std::fs::write(
-            self.0.join("quickstart.key"),
+            path.join("quickstart.key"),
             made.signing_key.serialize_pem(),
         )?;
         std::fs::write(self.config(), quickstart(ports, origins))?;
@@ -102,19 +111,11 @@ impl Folder {
     }
 
     fn config(&self) -> PathBuf {
-        self.0.join("quickstart.yaml")
+        self.path().join("quickstart.yaml")
     }
 
     fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::debug!(%error, "the demo's folder stays behind");
-        }
+        self.0.path()
     }
 }
 
@@ -213,5 +214,25 @@ mod tests {
             names.contains(&origin_address(2, 3, 5).to_string()),
             "{names:?}"
         );
+    }
+
+    #[test]
+    fn each_demo_has_a_folder_of_its_own_that_no_other_user_can_read() {
+        let ports = Ports {
+            http: 1,
+            https: 2,
+            dns: 3,
+            admin: 4,
+            origins: 0,
+        };
+
+        let [first, second] = [(); 2].map(|()| Folder::write(ports, 5).unwrap());
+
+        assert_ne!(first.path(), second.path());
+        let mode = std::fs::metadata(first.path())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
 }

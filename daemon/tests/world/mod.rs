@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// The longest that anything here is waited for: far above what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +34,8 @@ pub struct Sealane {
     /// Processes that took over, or were to; the last that did is the one that signals go to.
     successors: Vec<u32>,
     current: u32,
+    /// Where the demo's files go: a killed one leaves them behind.
+    _temporary: TempDir,
 }
 
 impl Sealane {
@@ -70,6 +73,8 @@ impl Sealane {
 
     /// The program by a command of the test's own; waits for nothing.
     pub fn start(command: &mut Command) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        command.env("TMPDIR", temporary.path());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let current = child.id();
         let (sender, lines) = channel();
@@ -101,6 +106,7 @@ impl Sealane {
             origins_port: 0,
             successors: Vec::new(),
             current,
+            _temporary: temporary,
         }
     }
 
