@@ -724,6 +724,11 @@ impl<'c> Builder<'c> {
 }
 
 impl Steered {
+    /// By the largest TTL a signature is made: it holds for lower ones (RFC 4035 §5.3.3).
+    pub(crate) fn signed_ttl(&self) -> Ttl {
+        self.ttl.max(self.ttl_suspect)
+    }
+
     /// What it is answered with; each of them may be absent for now.
     pub(crate) const fn types(&self) -> &'static [u16] {
         if !self.hosts.is_empty() {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use sealane_model::{AllDown, PoolId, Snapshot};
 
+use super::seal::Owner;
 use crate::steer::{ADDRESSES_MAX, Family};
 use crate::wire::rtype;
 use crate::zone::{Steered, ZoneTable};
@@ -19,19 +20,22 @@ pub(crate) fn sign_ahead(table: &ZoneTable, world: &Snapshot) {
         let Some(sealed) = &zone.sealed else {
             continue;
         };
-        let ttl = steered.ttl.max(steered.ttl_suspect);
+        let owner = Owner {
+            name: steered.owner.wire(),
+            ttl: steered.signed_ttl(),
+        };
         for (_, host) in &steered.hosts {
-            sealed.sign_single_ahead(&steered.owner, rtype::CNAME, ttl, host.wire());
+            sealed.sign_single_ahead(owner, rtype::CNAME, host.wire());
         }
         for family in [Family::V4, Family::V6] {
             for set in likely(steered, family, world) {
-                sealed.sign_ahead(&steered.owner, family.rtype(), ttl, &set);
+                sealed.sign_ahead(owner, family.rtype(), &set);
             }
         }
         if let Some(service) = &steered.https {
             for (v4, v6) in hints(steered, world) {
                 let data = service.data(&v4, &v6);
-                sealed.sign_single_ahead(&steered.owner, rtype::HTTPS, ttl, &data);
+                sealed.sign_single_ahead(owner, rtype::HTTPS, &data);
             }
         }
     }

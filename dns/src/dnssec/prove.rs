@@ -9,7 +9,7 @@ use sealane_model::Ttl;
 use smallvec::SmallVec;
 
 use super::chain::{Denial, Link};
-use super::seal::{Given, NXNAME, Sealed};
+use super::seal::{Given, NXNAME, Owner, Sealed};
 use super::sign::Signature;
 use crate::answer::Answer;
 use crate::engine::At;
@@ -175,19 +175,9 @@ impl<'a> Proofs<'a> {
         family: Family,
         choice: &Choice,
     ) -> Result<Option<Given<'a>>, TooMany> {
-        let Some(sealed) = self.of(at.zone) else {
-            return Ok(None);
-        };
-        // By the largest TTL: it holds for lower ones (RFC 4035 §5.3.3).
-        let ttl = steered.ttl.max(steered.ttl_suspect);
-        let is_own = !at.expanded || sealed.denial == Denial::Nsec;
-        let owner = if is_own {
-            steered.owner.wire()
-        } else {
-            at.name.wire()
-        };
-        let given = sealed.addresses(owner, family.rtype(), ttl, &choice.addresses, is_own);
-        given.map(Some).ok_or(TooMany)
+        self.of_steered(at, steered, |sealed, owner, keep| {
+            sealed.addresses(owner, family.rtype(), &choice.addresses, keep)
+        })
     }
 
     /// The signature of a steered set of one record; `None` where none is wanted.
@@ -198,18 +188,32 @@ impl<'a> Proofs<'a> {
         rtype: u16,
         data: &[u8],
     ) -> Result<Option<Given<'a>>, TooMany> {
+        self.of_steered(at, steered, |sealed, owner, keep| {
+            sealed.single(owner, rtype, data, keep)
+        })
+    }
+
+    /// What `sign` gives, told the owner, and whether the signature is kept: one that is made for the very name in
+    /// question, as compact denial wants it under a wildcard, is not.
+    fn of_steered(
+        &self,
+        at: &At<'a, '_>,
+        steered: &Steered,
+        sign: impl FnOnce(&'a Sealed, Owner<'_>, bool) -> Option<Given<'a>>,
+    ) -> Result<Option<Given<'a>>, TooMany> {
         let Some(sealed) = self.of(at.zone) else {
             return Ok(None);
         };
-        let ttl = steered.ttl.max(steered.ttl_suspect);
         let is_own = !at.expanded || sealed.denial == Denial::Nsec;
-        let owner = if is_own {
-            steered.owner.wire()
-        } else {
-            at.name.wire()
+        let owner = Owner {
+            name: if is_own {
+                steered.owner.wire()
+            } else {
+                at.name.wire()
+            },
+            ttl: steered.signed_ttl(),
         };
-        let given = sealed.single(owner, rtype, ttl, data, is_own);
-        given.map(Some).ok_or(TooMany)
+        sign(sealed, owner, is_own).map(Some).ok_or(TooMany)
     }
 
     /// Answers ANY by one set and its signature, which RFC 8482 §4.1 allows: its HINFO would have to

@@ -70,50 +70,54 @@ impl AsRef<Signature> for Given<'_> {
     }
 }
 
+/// Whose set is signed, and by which TTL: the largest that it is answered with.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner<'n> {
+    pub(crate) name: &'n [u8],
+    pub(crate) ttl: Ttl,
+}
+
+impl<'n> Owner<'n> {
+    /// `data`: in order.
+    fn set(self, rtype: u16, data: Data<'n>) -> Set<'n> {
+        Set {
+            owner: self.name,
+            rtype,
+            ttl: self.ttl.as_secs(),
+            data,
+        }
+    }
+}
+
 impl Sealed {
     /// The signature of a steered set. `None`: too many were made in this second.
     pub(crate) fn addresses(
         &self,
-        owner: &[u8],
+        owner: Owner<'_>,
         rtype: u16,
-        ttl: Ttl,
         addresses: &[IpAddr],
         keep: bool,
     ) -> Option<Given<'_>> {
-        let mut octets: SmallVec<[Octets; 32]> = addresses.iter().map(Octets::new).collect();
-        octets.sort_unstable();
-        let set = Set {
-            owner,
-            rtype,
-            ttl: ttl.as_secs(),
-            data: octets.iter().map(Octets::as_slice).collect(),
-        };
-        if keep {
-            self.kept_signature(&set, true)
-        } else {
-            self.once(&set).map(Given::Once)
-        }
+        let octets = in_order(addresses);
+        self.given(&owner.set(rtype, slices(&octets)), keep)
     }
 
     /// The signature of a steered set of one record. `None`: too many were made in this second.
     pub(crate) fn single(
         &self,
-        owner: &[u8],
+        owner: Owner<'_>,
         rtype: u16,
-        ttl: Ttl,
         data: &[u8],
         keep: bool,
     ) -> Option<Given<'_>> {
-        let set = Set {
-            owner,
-            rtype,
-            ttl: ttl.as_secs(),
-            data: SmallVec::from_slice(&[data]),
-        };
+        self.given(&owner.set(rtype, Data::from_slice(&[data])), keep)
+    }
+
+    fn given(&self, set: &Set<'_>, keep: bool) -> Option<Given<'_>> {
         if keep {
-            self.kept_signature(&set, true)
+            self.kept_signature(set, true)
         } else {
-            self.once(&set).map(Given::Once)
+            self.once(set).map(Given::Once)
         }
     }
 
@@ -156,27 +160,19 @@ impl Sealed {
     }
 
     /// Signs, ahead of any question, what may well be answered soon.
-    pub(crate) fn sign_ahead(&self, owner: &Name, rtype: u16, ttl: Ttl, addresses: &[IpAddr]) {
-        let mut octets: SmallVec<[Octets; 32]> = addresses.iter().map(Octets::new).collect();
-        octets.sort_unstable();
-        let data = octets.iter().map(Octets::as_slice).collect();
-        self.sign_set_ahead(owner, rtype, ttl, data);
+    pub(crate) fn sign_ahead(&self, owner: Owner<'_>, rtype: u16, addresses: &[IpAddr]) {
+        let octets = in_order(addresses);
+        self.keep_ahead(&owner.set(rtype, slices(&octets)));
     }
 
     /// The same for a set of one record.
-    pub(crate) fn sign_single_ahead(&self, owner: &Name, rtype: u16, ttl: Ttl, data: &[u8]) {
-        self.sign_set_ahead(owner, rtype, ttl, Data::from_slice(&[data]));
+    pub(crate) fn sign_single_ahead(&self, owner: Owner<'_>, rtype: u16, data: &[u8]) {
+        self.keep_ahead(&owner.set(rtype, Data::from_slice(&[data])));
     }
 
-    fn sign_set_ahead<'s>(&self, owner: &'s Name, rtype: u16, ttl: Ttl, data: Data<'s>) {
-        let set = Set {
-            owner: owner.wire(),
-            rtype,
-            ttl: ttl.as_secs(),
-            data,
-        };
+    fn keep_ahead(&self, set: &Set<'_>) {
         // No room, or no random numbers: it is made when it is asked for.
-        let _ = self.kept_signature(&set, false);
+        let _ = self.kept_signature(set, false);
     }
 
     /// Compact denial (RFC 9824): the signed NSEC record of a name that is absent, or that has no data
@@ -188,14 +184,8 @@ impl Sealed {
         ttl: Ttl,
     ) -> Option<(Vec<u8>, Signature)> {
         let data = nsec_data(&right_after(owner), types);
-        let set = Set {
-            owner,
-            rtype: rtype::NSEC,
-            ttl: ttl.as_secs(),
-            data: Data::from_slice(&[&data]),
-        };
-        let signature = self.once(&set)?;
-        drop(set);
+        let owner = Owner { name: owner, ttl };
+        let signature = self.once(&owner.set(rtype::NSEC, Data::from_slice(&[&data])))?;
         Some((data, signature))
     }
 
@@ -211,17 +201,28 @@ impl Sealed {
         self.kept.refill(self.signatures_per_second);
     }
 
-    fn is_signed_as(&self, other: &Self) -> bool {
-        same(&self.zone_keys, &other.zone_keys)
+    /// The keys that sign sets of this type.
+    fn keys_of(&self, rtype: u16) -> &[Arc<Key>] {
+        match rtype {
+            rtype::DNSKEY | rtype::CDS | rtype::CDNSKEY => &self.entry_keys,
+            _ => &self.zone_keys,
+        }
     }
 }
 
 fn same(one: &[Arc<Key>], other: &[Arc<Key>]) -> bool {
-    let pairs = one.iter().zip(other);
-    one.len() == other.len()
-        && pairs
-            .into_iter()
-            .all(|(one, other)| one.is_same_pair(other))
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len() && pairs.all(|(one, other)| one.is_same_pair(other))
+}
+
+fn in_order(addresses: &[IpAddr]) -> SmallVec<[Octets; 32]> {
+    let mut octets: SmallVec<_> = addresses.iter().map(Octets::new).collect();
+    octets.sort_unstable();
+    octets
+}
+
+fn slices(octets: &[Octets]) -> Data<'_> {
+    octets.iter().map(Octets::as_slice).collect()
 }
 
 /// An address as its record has it.
@@ -341,6 +342,11 @@ impl<'b> Sealer<'b> {
         self.validity / 3
     }
 
+    /// … and those that would be soon are made anew in the same turn.
+    fn is_fresh(&self, signature: &Signature) -> bool {
+        signature.expiration > self.now.plus(self.refresh() + self.validity / 24)
+    }
+
     /// The signature of a set with this owner. `before`: the set as it was.
     pub(crate) fn signature(
         &mut self,
@@ -348,28 +354,20 @@ impl<'b> Sealer<'b> {
         set: &RecordSet,
         before: Option<&RecordSet>,
     ) -> Option<Arc<Signature>> {
-        let by_entry = matches!(set.rtype, rtype::DNSKEY | rtype::CDS | rtype::CDNSKEY);
-        let by = |sealed: &Sealed| -> Vec<Arc<Key>> {
-            if by_entry {
-                sealed.entry_keys.clone()
-            } else {
-                sealed.zone_keys.clone()
-            }
-        };
-        let keys = by(&self.sealed);
-        let is_same_keys = self.before.is_some_and(|before| same(&by(before), &keys));
-        // … and those that would be soon are made anew in the same turn.
-        let fresh_until = self.now.plus(self.refresh() + self.validity / 24);
+        let keys = self.sealed.keys_of(set.rtype);
+        let is_same_keys = self
+            .before
+            .is_some_and(|before| same(before.keys_of(set.rtype), keys));
         if is_same_keys
             && let Some(kept) = lends(before, set)
-            && kept.expiration > fresh_until
+            && self.is_fresh(kept)
         {
             self.sealed.taken_over += 1;
             self.sealed.expiration = self.sealed.expiration.min(kept.expiration);
             return Some(Arc::clone(kept));
         }
         let period = self.period(owner, set.rtype);
-        let made = sign(&as_signed(owner, set), &keys, period);
+        let made = sign(&as_signed(owner, set), keys, period);
         let made = made
             .inspect_err(|error| error!(%error, "could not sign"))
             .ok()?;
@@ -424,15 +422,12 @@ impl<'b> Sealer<'b> {
 
     /// Signatures of steered sets that were asked for since the zone was compiled last.
     fn take_over_steered(&mut self) {
-        let Some(before) = self
-            .before
-            .filter(|before| before.is_signed_as(&self.sealed))
-        else {
+        let is_signed_alike = |before: &&Sealed| same(&before.zone_keys, &self.sealed.zone_keys);
+        let Some(before) = self.before.filter(is_signed_alike) else {
             return;
         };
-        let fresh_until = self.now.plus(self.refresh() + self.validity / 24);
         for entry in before.kept.used() {
-            if entry.signature.expiration > fresh_until {
+            if self.is_fresh(&entry.signature) {
                 let signature = Signature {
                     wire: entry.signature.wire.clone(),
                     ..entry.signature
