@@ -99,7 +99,7 @@ const NEVER: [(&str, &[&str]); 8] = [
 ];
 
 /// Frameworks and the only files that may name them (BORDER files).
-const BORDERS: [(&str, &[&str]); 4] = [
+const BORDERS: [(&str, &[&str]); 3] = [
     (
         "pingora_core",
         &[
@@ -109,7 +109,6 @@ const BORDERS: [(&str, &[&str]); 4] = [
             "proxy/src/h1/differential.rs",
         ],
     ),
-    ("hickory_server", &["dns/src/serve/stream.rs"]),
     (
         "instant_acme",
         &[

@@ -18,6 +18,7 @@ use sealane_model::publish::snapshot_channel;
 use sealane_model::{OutReason, SnapshotWriter, Ttl, Verdict};
 use sealane_steering::{GeoTable, Reason, SteeringPolicy};
 use sealane_testkit::World;
+use socket2::{Domain, Socket, Type};
 
 /// Long enough for a busy machine; nothing here waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -261,6 +262,27 @@ fn many_questions_on_one_connection_are_all_answered_after_its_client_has_said_a
 }
 
 #[test]
+fn a_client_that_reads_late_gets_every_answer_in_order() {
+    let (dns, _world) = start(config(&[loopback()]));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // What the server sends, 6.5 MB, must not fit into the kernel's memory.
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.connect(&dns.addresses()[0].into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::from(socket);
+    for number in 0..4_000_u16 {
+        let mut asked = question("many.example.test", 0);
+        asked[..2].copy_from_slice(&number.to_be_bytes());
+        tcp_send(&mut stream, &asked);
+    }
+    for number in 0..4_000_u16 {
+        let reply = tcp_receive(&mut stream).unwrap();
+        assert_eq!((&reply[..2], reply[7]), (&number.to_be_bytes()[..], 100));
+    }
+}
+
+#[test]
 fn what_a_datagram_truncates_tcp_has_whole() {
     let (dns, _world) = start(config(&[loopback()]));
     let server = dns.addresses()[0];
@@ -481,7 +503,7 @@ fn one_client_cannot_take_all_connections() {
 
     assert!(!ask(&mut connect(server)), "a quarter is taken");
 
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let elsewhere: SocketAddr = "127.0.0.9:0".parse().unwrap();
     socket.bind(&elsewhere.into()).unwrap();
     socket.connect(&server.into()).unwrap();

@@ -20,8 +20,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// `hickory_server` logs each question at info; foreign parts speak up only when something is wrong.
-const LOG_DEFAULT: &str = "info,hickory_server=warn,hickory_proto=warn,pingora_core=warn,h2=warn";
+/// Foreign parts speak up only when something is wrong.
+const LOG_DEFAULT: &str = "info,pingora_core=warn,h2=warn";
 
 /// Installs the process's log subscriber. `filter`: `tracing` directives, e.g. `debug` or
 /// `info,sealane::access=off`. A second call in the same process changes nothing.

@@ -1,12 +1,14 @@
 //! Where connections come in: accepts them as far as limits go, shakes hands where they are encrypted, and ends them
 //! when the server stops. What they carry is for [`super::stream`] and [`super::https`].
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sealane_model::Snapshot;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -15,7 +17,7 @@ use tracing::{debug, error, warn};
 use super::clock::calendar_seconds;
 use super::{Shared, Stop, https, stream};
 use crate::config::{Encrypted, Protocol};
-use crate::engine::{Answered, Client, STREAM_SIZE_MAX, Transport, answer_to};
+use crate::engine::{Answered, Client, Rules, Transport, answer_to};
 use crate::metrics::{Metrics, Tally};
 
 /// How long a connection has, once the server stops, for what it has already sent. A new one may
@@ -124,7 +126,6 @@ impl Door<'_> {
             stop: Arc::clone(self.stop),
             peer,
             transport: transport(self.protocol),
-            tally: Tally::default(),
         };
         self.connections.spawn(guest.serve(stream, self.protocol));
     }
@@ -223,7 +224,6 @@ pub(crate) struct Guest {
     pub(crate) stop: Arc<Stop>,
     pub(crate) peer: SocketAddr,
     transport: Transport,
-    tally: Tally,
 }
 
 impl Guest {
@@ -236,11 +236,7 @@ impl Guest {
             return;
         };
         match protocol {
-            Protocol::Tls => {
-                // A message's length and the message go in one record.
-                let stream = tokio::io::BufWriter::new(stream);
-                stream::run(self, stream).await;
-            }
+            Protocol::Tls => stream::run(self, stream).await,
             Protocol::Https => https::run(self, stream, encrypted.path).await,
         }
     }
@@ -277,22 +273,49 @@ impl Guest {
         idle.max(Duration::from_millis(1))
     }
 
-    /// `None` for what gets no answer.
-    pub(crate) fn answer(&mut self, message: &[u8]) -> Option<(Vec<u8>, Answered)> {
+    /// Lets `work` answer this client, with [`stream::ROOM_LEN`] octets of room.
+    pub(crate) fn turn<T>(&self, work: impl FnOnce(&mut Turn<'_>, &mut [u8]) -> T) -> T {
         let shared = &self.seat.shared;
         let (rules, world) = (shared.rules.load(), shared.world.load());
-        let mut reply = vec![0; STREAM_SIZE_MAX];
-        let client = Client {
-            address: self.peer.ip(),
-            transport: self.transport,
-            cookies: rules.cookies(calendar_seconds()),
-        };
-        let answered = answer_to(client, message, &rules, &world, &mut reply);
+        SHARED.with_borrow_mut(|(tally, room)| {
+            let client = Client {
+                address: self.peer.ip(),
+                transport: self.transport,
+                cookies: rules.cookies(calendar_seconds()),
+            };
+            let mut turn = Turn {
+                client,
+                rules: &rules,
+                world: &world,
+                tally,
+            };
+            let done = work(&mut turn, room);
+            tally.flush(&self.seat.metrics, &world.topology);
+            done
+        })
+    }
+}
+
+thread_local! {
+    /// What the connections of this thread share: as each of them answers in one go, none meets another's.
+    static SHARED: RefCell<(Tally, Box<[u8]>)> =
+        RefCell::new((Tally::default(), vec![0; stream::ROOM_LEN].into()));
+}
+
+/// Answers one client by the rules and the world of this moment.
+pub(crate) struct Turn<'a> {
+    client: Client<'a>,
+    rules: &'a Rules,
+    world: &'a Snapshot,
+    tally: &'a mut Tally,
+}
+
+impl Turn<'_> {
+    /// Writes the answer to the beginning of `out`, which has [`crate::engine::STREAM_SIZE_MAX`] octets. `None` for
+    /// what gets none.
+    pub(crate) fn answer(&mut self, message: &[u8], out: &mut [u8]) -> Option<Answered> {
+        let answered = answer_to(self.client, message, self.rules, self.world, out);
         self.tally.record(answered.as_ref());
-        self.tally.flush(&self.seat.metrics, &world.topology);
-        let answered = answered?;
-        reply.truncate(answered.length);
-        reply.shrink_to_fit();
-        Some((reply, answered))
+        answered
     }
 }

@@ -4,8 +4,8 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -48,7 +48,7 @@ where
 {
     let (idle, peer, stop) = (guest.idle(), guest.peer, Arc::clone(&guest.stop));
     let desk = Arc::new(Desk {
-        guest: Mutex::new(guest),
+        guest,
         path,
         idle,
         answered_at: AtomicU64::new(steady_micros()),
@@ -97,8 +97,7 @@ fn http() -> auto::Builder<TokioExecutor> {
 
 /// What the requests of one connection share.
 struct Desk {
-    // A lock: hyper runs a connection's requests on one thread, which the compiler cannot know. Never held over a wait.
-    guest: Mutex<Guest>,
+    guest: Guest,
     path: Arc<str>,
     idle: Duration,
     /// By [`steady_micros`]; at first, when the connection began.
@@ -124,11 +123,16 @@ impl Desk {
     }
 
     fn answer(&self, question: &[u8]) -> Result<Response<Full<Bytes>>, Refusal> {
-        let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reply, answered) = guest.answer(question).ok_or(Refusal::NoQuestion)?;
-        drop(guest);
+        let (reply, is_steered) = self
+            .guest
+            .turn(|turn, room| {
+                let answered = turn.answer(question, room)?;
+                let reply = Bytes::copy_from_slice(&room[..answered.length]);
+                Some((reply, answered.steered.is_some()))
+            })
+            .ok_or(Refusal::NoQuestion)?;
         self.answered_at.store(steady_micros(), Ordering::Relaxed);
-        let kept = kept(&reply, answered.steered.is_some());
+        let kept = kept(&reply, is_steered);
         let mut response = Response::new(Full::from(reply));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MESSAGE));
