@@ -3,6 +3,8 @@
 #   make demo                 builds and runs the demo (ARGS="--http 8081" changes a port)
 #   make test                 everything that must pass, with what it needs installed first
 #   make test-slow            10,000 idle WebSockets over a reload and an upgrade (needs 20,000 descriptors: ulimit -n)
+#   make judge-dns            the name server beside NSD, Knot and BIND: every name with every type, and questions by chance; and a
+#                             signed zone judged by Zonemaster and, where it is installed, by DNSViz (as root)
 #   make check                formatting, lints and documentation
 #   make release              the binary that one would deploy: target/release/sealane
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
@@ -17,9 +19,10 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
-TEST_NEEDS := $(BUILD_NEEDS) curl dig delv kdig openssl socat pebble h2load nghttp nghttpd
+TEST_NEEDS := $(BUILD_NEEDS) curl dig delv kdig openssl socat pebble h2load nghttp nghttpd nsd knotd
+JUDGE_NEEDS := $(TEST_NEEDS) named zonemaster-cli ip
 
-.PHONY: demo test test-slow check fmt clippy doc release load-failover load-floods load-resilience fuzz fuzz-short needs-build needs-test needs-fuzz
+.PHONY: demo test test-slow judge-dns check fmt clippy doc release load-failover load-floods load-resilience fuzz fuzz-short needs-build needs-test needs-judge needs-fuzz
 
 demo: needs-build
 	$(CARGO) run --locked -p sealane -- demo $(ARGS)
@@ -29,6 +32,11 @@ test: needs-test
 
 test-slow: needs-test
 	SEALANE_IDLE_WEBSOCKETS=10000 $(CARGO) test --locked -p sealane --test websockets -- --nocapture
+
+judge-dns: needs-judge
+	$(CARGO) test --locked -p sealane-dns --test differential -- --ignored --nocapture
+	$(CARGO) build --locked -p sealane
+	$(SUDO) loadtests/judges/signed $${CARGO_TARGET_DIR:-target}/debug/sealane
 
 check: fmt clippy doc
 
@@ -81,16 +89,22 @@ fuzz-short: needs-fuzz
 	  echo "$$target: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$found.log) inputs"; \
 	done
 
+# Debian starts these as services; tests start them themselves.
+SERVICES := nsd:nsd knot:knot bind9:named
+
 # Installs what is missing, by Debian's names; elsewhere it says what to install.
-needs-build needs-test needs-fuzz: needs-%:
-	@PATH=$$PATH:/usr/sbin; missing=; for tool in $(if $(filter test,$*),$(TEST_NEEDS),$(if $(filter fuzz,$*),$(FUZZ_NEEDS),$(BUILD_NEEDS))); do \
+needs-build needs-test needs-judge needs-fuzz: needs-%:
+	@PATH=$$PATH:/usr/sbin; missing=; for tool in $($(shell echo $* | tr a-z A-Z)_NEEDS); do \
 	  command -v $$tool >/dev/null 2>&1 && continue; \
 	  case $$tool in dig|delv) package=bind9-dnsutils;; kdig) package=knot-dnsutils;; cc) package=gcc;; \
-	    h2load|nghttp) package=nghttp2-client;; nghttpd) package=nghttp2-server;; *) package=$$tool;; esac; \
+	    h2load|nghttp) package=nghttp2-client;; nghttpd) package=nghttp2-server;; knotd) package=knot;; named) package=bind9;; ip) package=iproute2;; *) package=$$tool;; esac; \
 	  missing="$$missing $$package"; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
 	if ! command -v apt-get >/dev/null 2>&1; then echo "please install:$$missing" >&2; exit 1; fi; \
 	echo "installing:$$missing"; \
 	$(SUDO) apt-get update -qq && \
-	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing >/dev/null && \
+	for service in $(SERVICES); do \
+	  case " $$missing " in *" $${service%:*} "*) $(SUDO) systemctl disable --now $${service#*:} >/dev/null 2>&1 || true;; esac; \
+	done

@@ -197,10 +197,17 @@ impl<'o, 'm> Answer<'o, 'm> {
         self.note(written);
     }
 
-    /// A DNAME at `node`, and the CNAME that it makes of the name in question, which is `target`
-    /// from now on (RFC 6672 §3.1). Without one it would be too long: YXDOMAIN.
-    pub(crate) fn moved(&mut self, node: &Node, set: &RecordSet, target: Option<&LowerName>) {
-        let written = self.try_moved(node, set, target);
+    /// A DNAME at `node`, unless it is told already, and the CNAME that it makes of the name in
+    /// question, which is `target` from now on (RFC 6672 §3.1). Without one it would be too long:
+    /// YXDOMAIN.
+    pub(crate) fn moved(
+        &mut self,
+        node: &Node,
+        set: &RecordSet,
+        target: Option<&LowerName>,
+        is_told: bool,
+    ) {
+        let written = self.try_moved(node, set, target, is_told);
         self.note(written);
     }
 
@@ -209,9 +216,12 @@ impl<'o, 'm> Answer<'o, 'm> {
         node: &Node,
         set: &RecordSet,
         target: Option<&LowerName>,
+        is_told: bool,
     ) -> Result<(), Full> {
-        let node_at = self.suffix_at(usize::from(node.name_length));
-        self.set(Section::Answer, set, node_at)?;
+        if !is_told {
+            let node_at = self.suffix_at(usize::from(node.name_length));
+            self.set(Section::Answer, set, node_at)?;
+        }
         let Some(target) = target else {
             self.rcode = Rcode::YxDomain;
             return Ok(());
@@ -600,7 +610,8 @@ fn header(head: Head, flags: Flags, counts: [u16; 4]) -> [u8; HEADER_LEN] {
         | u8::from(flags.authoritative) << 2
         | u8::from(flags.truncated) << 1
         | u8::from(head.recursion_desired);
-    header[3] = u8::from(head.checking_disabled) << 4 | flags.rcode.low();
+    // CD is for resolvers to repeat, not for us (RFC 4035 section 3.1.6).
+    header[3] = flags.rcode.low();
     for (place, count) in header[4..].chunks_exact_mut(2).zip(counts) {
         place.copy_from_slice(&count.to_be_bytes());
     }

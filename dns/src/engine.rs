@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use sealane_model::{RegionId, Snapshot};
 use sealane_steering::Reason;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::answer::{Answer, Told, Written, refuse};
@@ -17,7 +18,7 @@ use crate::dnssec::prove::{self as dnssec, Proofs};
 use crate::limit::Said;
 use crate::lookup::{Found, find};
 use crate::memory::Choices;
-use crate::name::Name;
+use crate::name::{Name, parent};
 use crate::question::{Head, LowerName, Question, Refusal, Rejected};
 use crate::service::Service;
 use crate::steer::{Choice, Family, Outcome, Placed, choose, choose_host, place};
@@ -29,8 +30,8 @@ pub use crate::answer::{STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX};
 pub use crate::memory::Memory;
 pub use crate::rules::Rules;
 
-/// CNAMEs followed for one question. When a chain is longer, or a ring, the answer ends there and
-/// the resolver may ask on.
+/// CNAMEs followed for one question. When a chain is longer, the answer ends there and the resolver
+/// may ask on.
 pub const CHAIN_MAX: usize = 8;
 
 /// What was answered, for those who count.
@@ -218,7 +219,6 @@ pub fn answer_cut_short(message: &[u8], out: &mut [u8]) -> Option<Answered> {
             id: [header[0], header[1]],
             opcode: header[2] >> 3 & 0x0f,
             recursion_desired: header[2] & 0x01 != 0,
-            checking_disabled: header[3] & 0x10 != 0,
         }),
         section: None,
         edns: None,
@@ -263,10 +263,11 @@ impl<'a> Asked<'a, '_> {
     /// Looks the name up, and what it is an alias of, until there is something to say.
     fn follow(&mut self, answer: &mut Answer<'_, '_>) -> Option<SteeredTo> {
         let rules = self.rules;
-        let mut alias: Option<LowerName> = None;
+        // The names after the first.
+        let mut trail: SmallVec<[LowerName; CHAIN_MAX]> = SmallVec::new();
         let mut steered = None;
         for hop in 0..=CHAIN_MAX {
-            let name = alias.as_ref().unwrap_or(&self.question.name);
+            let name = trail.last().unwrap_or(&self.question.name);
             let is_first = hop == 0;
             match find(&rules.table, name) {
                 Found::Name {
@@ -283,26 +284,31 @@ impl<'a> Asked<'a, '_> {
                         name,
                         expanded,
                     };
-                    match self.at_name(&at, answer) {
+                    let target = match self.at_name(&at, answer) {
                         Step::Done(to) => return to.or(steered),
-                        Step::Alias(target) => alias = LowerName::from_wire(target.wire()),
+                        Step::Alias(target) => target,
                         Step::Chosen(target, to) => {
                             steered = steered.or(to);
-                            alias = LowerName::from_wire(target.wire());
+                            target
                         }
+                    };
+                    match LowerName::from_wire(target.wire()) {
+                        Some(target) if !self.was_at(&target, &trail) => trail.push(target),
+                        _ => return steered,
                     }
                 }
                 Found::Moved { node, .. } => {
                     if is_first {
                         self.said = about(node, name, false);
                     }
-                    match moved(name, node, answer) {
+                    let is_told = !is_first && self.was_moved(node, name, &trail);
+                    match moved(name, node, is_told, answer) {
                         // The CNAME that was made is itself what was asked for.
                         Some(_) if matches!(self.question.rtype, rtype::CNAME | rtype::ANY) => {
                             return steered;
                         }
-                        Some(target) => alias = Some(target),
-                        None => return steered,
+                        Some(target) if !self.was_at(&target, &trail) => trail.push(target),
+                        _ => return steered,
                     }
                 }
                 Found::NoName { zone, encloser } => {
@@ -331,6 +337,19 @@ impl<'a> Asked<'a, '_> {
         steered
     }
 
+    /// Names in a ring have been answered already, and no record is in an answer twice (RFC 2181 §5).
+    fn was_at(&self, target: &LowerName, trail: &[LowerName]) -> bool {
+        let mut names = trail.iter().chain([&self.question.name]);
+        names.any(|name| name.wire() == target.wire())
+    }
+
+    /// Has a name before the last been moved by the DNAME of this node, too?
+    fn was_moved(&self, node: &Node, name: &LowerName, trail: &[LowerName]) -> bool {
+        let before = trail.split_last().map_or(trail, |(_, before)| before);
+        let mut names = before.iter().chain([&self.question.name]);
+        names.any(|earlier| is_moved_by(earlier, name, node))
+    }
+
     fn at_name(&mut self, at: &At<'a, '_>, answer: &mut Answer<'_, '_>) -> Step<'a> {
         let rtype = self.question.rtype;
         let node = at.node;
@@ -343,6 +362,10 @@ impl<'a> Asked<'a, '_> {
             let expanded = self.proofs.as_expanded(at, set);
             answer.records(expanded.as_ref().unwrap_or(set));
             self.proofs.expanded(at, answer);
+            return Step::Done(None);
+        }
+        // Those may stand beside a CNAME (RFC 4035 §2.5).
+        if matches!(rtype, rtype::RRSIG | rtype::NSEC) && dnssec::own(at, rtype, answer) {
             return Step::Done(None);
         }
         if let Some((set, target)) = alias(node) {
@@ -358,9 +381,6 @@ impl<'a> Asked<'a, '_> {
             if !self.proofs.any(at, answer) {
                 answer.any();
             }
-            return Step::Done(None);
-        }
-        if matches!(rtype, rtype::RRSIG | rtype::NSEC) && dnssec::own(at, rtype, answer) {
             return Step::Done(None);
         }
         // A child's DS is its parent's to tell (RFC 4035 §3.1.4.1).
@@ -577,12 +597,31 @@ pub(crate) struct At<'a, 'n> {
 }
 
 /// What a name below a DNAME leads to. `None`: nowhere, as its new name is too long.
-fn moved(name: &LowerName, node: &Node, answer: &mut Answer<'_, '_>) -> Option<LowerName> {
+fn moved(
+    name: &LowerName,
+    node: &Node,
+    is_told: bool,
+    answer: &mut Answer<'_, '_>,
+) -> Option<LowerName> {
     let set = node.set(rtype::DNAME)?;
     let to = set.target.as_ref()?;
     let target = name.moved(usize::from(node.name_length), to.wire());
-    answer.moved(node, set, target.as_ref());
+    answer.moved(node, set, target.as_ref(), is_told);
     target
+}
+
+/// Does `one` lie below the same DNAME as `name`, whose node this is?
+fn is_moved_by(one: &LowerName, name: &LowerName, node: &Node) -> bool {
+    let length = usize::from(node.name_length);
+    let owner = &name.wire()[name.wire().len().saturating_sub(length)..];
+    let mut above = parent(one.wire());
+    while let Some(rest) = above.filter(|rest| rest.len() >= length) {
+        if rest == owner {
+            return true;
+        }
+        above = parent(rest);
+    }
+    false
 }
 
 /// All names that a wildcard or a DNAME speaks for are one.

@@ -26,7 +26,6 @@ pub struct Head {
     pub id: [u8; 2],
     pub opcode: u8,
     pub recursion_desired: bool,
-    pub checking_disabled: bool,
 }
 
 /// What the OPT record says (RFC 6891).
@@ -183,7 +182,6 @@ impl<'m> Question<'m> {
             id: [header[0], header[1]],
             opcode: header[2] >> 3 & 0x0f,
             recursion_desired: header[2] & 0x01 != 0,
-            checking_disabled: header[3] & 0x10 != 0,
         };
         seen.head = Some(head);
         let counts = Counts {

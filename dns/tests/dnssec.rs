@@ -152,7 +152,7 @@ fn config(zones: Vec<Zone>) -> Config {
 const PRESENT: &str = "; fully validated";
 const ABSENT: &str = "; negative response, fully validated";
 
-const KINDS: [(&str, &str, &str); 34] = [
+const KINDS: [(&str, &str, &str); 35] = [
     ("example.test", "SOA", PRESENT),
     ("example.test", "NS", PRESENT),
     ("example.test", "MX", PRESENT),
@@ -164,6 +164,7 @@ const KINDS: [(&str, &str, &str); 34] = [
     ("mail.example.test", "AAAA", PRESENT),
     ("mail.example.test", "TXT", ABSENT),
     ("www.example.test", "A", PRESENT),
+    ("www.example.test", "NSEC", PRESENT),
     // Of an alias and what is absent behind it, only the alias is spoken of.
     ("www.example.test", "TXT", PRESENT),
     ("api.example.test", "A", PRESENT),

@@ -400,7 +400,7 @@ fn aliases_are_followed_within_our_zones() {
     assert_eq!(reply.authorities, [SOA]);
 
     let reply = ask("ring", rtype::A).of(&rules, &world);
-    assert_eq!((reply.rcode, reply.answers.len()), (0, CHAIN_MAX + 1));
+    assert_eq!((reply.rcode, reply.answers.len()), (0, 2));
 
     let reply = ask("alias", rtype::CNAME).of(&rules, &world);
     assert_eq!(reply.answers.len(), 1);

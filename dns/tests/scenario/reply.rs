@@ -20,7 +20,7 @@ pub(crate) struct Reply {
     pub(crate) edns: Option<Edns>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edns {
     pub(crate) size: u16,
     pub(crate) version: u8,
