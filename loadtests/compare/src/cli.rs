@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(name = "compare", about = "CPU time per request beside other servers")]
+#[command(
+    name = "compare",
+    about = "CPU time per request or question beside other servers"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -14,8 +17,22 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Reverse proxies: Sealane, nginx and HAProxy, as far as they are installed.
-    Proxy(Proxy),
-    /// The origin behind them; started by `proxy` itself.
+    Proxy {
+        #[command(flatten)]
+        options: Options,
+        /// Where the plot goes, as SVG.
+        #[arg(long, default_value = "compare-proxy.svg")]
+        plot: PathBuf,
+    },
+    /// Name servers: Sealane, gdnsd, NSD and Knot, as far as they are installed.
+    Dns {
+        #[command(flatten)]
+        options: Options,
+        /// Where the plot goes, as SVG.
+        #[arg(long, default_value = "compare-dns.svg")]
+        plot: PathBuf,
+    },
+    /// The origin behind proxies, and what name servers find well; started by the others.
     #[command(hide = true)]
     Origin {
         #[arg(long)]
@@ -23,9 +40,9 @@ pub(crate) enum Command {
     },
 }
 
-#[derive(Debug, Parser)]
-pub(crate) struct Proxy {
-    /// Threads of each proxy.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Threads of each server.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) threads: u16,
     /// Rounds, interleaved; the table gives medians.
@@ -40,7 +57,4 @@ pub(crate) struct Proxy {
     /// Sealane's program [default: target/release/sealane].
     #[arg(long)]
     pub(crate) sealane: Option<PathBuf>,
-    /// Where the plot goes, as SVG.
-    #[arg(long, default_value = "compare-proxy.svg")]
-    pub(crate) plot: PathBuf,
 }

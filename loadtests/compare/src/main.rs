@@ -1,17 +1,16 @@
-//! `compare`: what a request costs here, in CPU time, beside the proxies that this machine has.
+//! `compare`: what a request or a question costs here, in CPU time, beside the servers that this machine has.
 //!
-//! Starts an origin and each proxy in turn on loopback, loads them with wrk and h2load, and reads
-//! the CPU time of their processes. Rounds are interleaved, so that what else the machine does
-//! falls on all alike. Ends only what it started. Exit code 0, or 2 when nothing could be measured.
+//! Starts each server in turn on loopback, loads it, and reads the CPU time of its processes. Rounds are
+//! interleaved, so that what else the machine does falls on all alike. Ends only what it started. Exit code
+//! 0, or 2 when nothing could be measured.
 
 #[path = "../../shared/accept.rs"]
 mod accept;
 mod cli;
-mod load;
-mod origin;
+mod dns;
 mod process;
+mod proxy;
 mod report;
-mod subject;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,16 +18,19 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 
-use cli::{Command, Proxy};
-use load::Test;
+use cli::{Command, Options};
 use process::Child;
 use report::Table;
-use subject::{Subject, Values};
 
 fn main() -> ExitCode {
     let done = match cli::Cli::parse().command {
-        Command::Proxy(proxy) => compare(&proxy),
-        Command::Origin { port } => origin::serve(port),
+        Command::Proxy { options, plot } => proxy::Bench::new(&options)
+            .and_then(|bench| compare(&bench, &options))
+            .and_then(|table| show(&table, &plot)),
+        Command::Dns { options, plot } => dns::Bench::new(&options)
+            .and_then(|bench| compare(&bench, &options))
+            .and_then(|table| show(&table, &plot)),
+        Command::Origin { port } => proxy::origin::serve(port),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,35 +41,68 @@ fn main() -> ExitCode {
     }
 }
 
-fn compare(options: &Proxy) -> Result<()> {
-    let folder = tempfile::tempdir().context("no folder for scratch")?;
-    let values = Values::new(folder.path(), options.base_port, options.threads)?;
-    let _origin = start_origin(options.base_port, folder.path())?;
-    let mut table = Table::default();
-    for subject in Subject::all(options.sealane.as_deref()) {
-        if let Err(error) = subject.program() {
-            eprintln!("{}: left out: {error:#}", subject.name);
-            table.leave_out(subject.name);
+/// One kind of server, with the work that each of them does.
+trait Compared {
+    /// What one figure is the cost of.
+    const UNIT: &'static str;
+    /// The work, in the order of the table.
+    fn work(&self) -> Vec<&'static str>;
+    /// The servers, in the order of the table.
+    fn servers(&self) -> Vec<&'static str>;
+    /// Why a server cannot take part.
+    fn missing(&self, server: &str) -> Option<String>;
+    /// Starts a server that is not missing.
+    fn start(&self, server: &str) -> Result<Child>;
+    /// Loads it for some seconds; how many requests were answered, and well. `None`: not its kind of work.
+    fn load(&self, server: &str, work: &str) -> Result<Option<u64>>;
+}
+
+fn compare<C: Compared>(compared: &C, options: &Options) -> Result<Table> {
+    let mut table = Table::new(C::UNIT, compared.work());
+    for server in compared.servers() {
+        if let Some(why) = compared.missing(server) {
+            eprintln!("{server}: left out: {why}");
+            table.leave_out(server);
         }
     }
     for round in 0..options.rounds {
-        for subject in Subject::all(options.sealane.as_deref()) {
-            if table.is_left_out(subject.name) {
+        for server in compared.servers() {
+            if table.is_left_out(server) {
                 continue;
             }
-            if let Err(error) = measure(&subject, &values, options, &mut table) {
-                eprintln!("{}: left out: {error:#}", subject.name);
-                table.leave_out(subject.name);
+            if let Err(error) = measure(compared, server, &mut table) {
+                eprintln!("{server}: left out: {error:#}");
+                table.leave_out(server);
             }
         }
         eprintln!("round {} of {} is over", round + 1, options.rounds);
     }
     ensure!(!table.is_empty(), "nothing could be measured");
-    print!("{}", table.markdown());
-    std::fs::write(&options.plot, table.svg())
-        .with_context(|| format!("could not write {}", options.plot.display()))
+    Ok(table)
 }
 
+fn show(table: &Table, plot: &Path) -> Result<()> {
+    print!("{}", table.markdown());
+    std::fs::write(plot, table.svg()).with_context(|| format!("could not write {}", plot.display()))
+}
+
+fn measure<C: Compared>(compared: &C, server: &'static str, table: &mut Table) -> Result<()> {
+    let child = compared.start(server)?;
+    for work in compared.work() {
+        let before = child.cpu()?;
+        let Some(answered) = compared.load(server, work)? else {
+            continue;
+        };
+        let spent = child.cpu()?.saturating_sub(before);
+        ensure!(answered > 0, "nothing was answered");
+        let micros = spent.as_secs_f64() * 1e6 / answered as f64;
+        eprintln!("{server:<8} {work:<42} {micros:>7.2} µs");
+        table.add(work, server, micros);
+    }
+    Ok(())
+}
+
+/// The origin, as a process of its own.
 fn start_origin(port: u16, folder: &Path) -> Result<Child> {
     let this = std::env::current_exe().context("this program has no path")?;
     let origin = Child::start(
@@ -76,19 +111,4 @@ fn start_origin(port: u16, folder: &Path) -> Result<Child> {
     )?;
     origin.until_it_listens(port)?;
     Ok(origin)
-}
-
-fn measure(subject: &Subject, values: &Values, options: &Proxy, table: &mut Table) -> Result<()> {
-    let child = subject.start(values)?;
-    for test in Test::ALL {
-        let before = child.cpu()?;
-        let done = test.run(values, options.seconds)?;
-        let spent = child.cpu()?.saturating_sub(before);
-        ensure!(done.failed == 0, "{} requests failed", done.failed);
-        ensure!(done.requests > 0, "no request was answered");
-        let micros = spent.as_secs_f64() * 1e6 / done.requests as f64;
-        eprintln!("{:<10} {:<22} {micros:>7.1} µs", subject.name, test.name());
-        table.add(test, subject.name, micros);
-    }
-    Ok(())
 }

@@ -1,8 +1,9 @@
 //! Programs under test: started, measured, ended. By pid, and nobody else's.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,20 +46,34 @@ impl Child {
         bail!("nothing listens on port {port}")
     }
 
-    /// CPU time so far, of the process and its children.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let own = self.0.id();
-        let mut ticks = 0;
-        for entry in fs::read_dir("/proc").context("no /proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
-                continue;
-            };
-            // A process may end while we look.
-            if let Some(stat) = Stat::of(pid)
-                && (pid == own || stat.parent == own)
-            {
-                ticks += stat.ticks;
+    /// Until `ready` says so.
+    pub(crate) fn until(&self, what: &str, ready: impl Fn() -> bool) -> Result<()> {
+        let began = now();
+        while began.elapsed() < START_LIMIT {
+            if ready() {
+                return Ok(());
             }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("{what}, still not after {} s", START_LIMIT.as_secs())
+    }
+
+    /// CPU time so far, of the process and all that it has started.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let mut others = HashMap::new();
+        for entry in fs::read_dir("/proc").context("no /proc")?.flatten() {
+            let pid = entry.file_name().to_str().and_then(|pid| pid.parse().ok());
+            // A process may end while we look.
+            if let Some((pid, stat)) = pid.and_then(|pid| Some((pid, Stat::of(pid)?))) {
+                others.insert(pid, stat);
+            }
+        }
+        let mut ticks = 0;
+        let mut family: Vec<u32> = vec![self.0.id()];
+        while let Some(pid) = family.pop() {
+            ticks += others.remove(&pid).map_or(0, |stat| stat.ticks);
+            let children = others.iter().filter(|(_, stat)| stat.parent == pid);
+            family.extend(children.map(|(pid, _)| *pid));
         }
         Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
     }
@@ -78,6 +93,21 @@ impl Drop for Child {
         // It is ours, and it does not listen.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// Where a program is: as a path says, or in `PATH` and where Debian has servers.
+pub(crate) fn find(program: &Path) -> Result<PathBuf> {
+    if program.components().count() > 1 {
+        let found = fs::canonicalize(program);
+        return found.with_context(|| format!("{} is not there", program.display()));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let mut found = places.map(|place| place.join(program));
+    match found.find(|program| program.is_file()) {
+        Some(program) => Ok(program),
+        None => bail!("{} is not installed", program.display()),
     }
 }
 

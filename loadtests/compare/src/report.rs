@@ -3,25 +3,36 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::load::Test;
-
-/// µs of CPU per request, of each round.
-#[derive(Debug, Default)]
+/// µs of CPU per request or question, of each round.
+#[derive(Debug)]
 pub(crate) struct Table {
-    measured: BTreeMap<(usize, &'static str), Vec<f64>>,
+    unit: &'static str,
+    /// The rows.
+    work: Vec<&'static str>,
+    /// By row and column.
+    measured: BTreeMap<(&'static str, &'static str), Vec<f64>>,
     /// In the order they came first.
     subjects: Vec<&'static str>,
     left_out: BTreeSet<&'static str>,
 }
 
 impl Table {
-    pub(crate) fn add(&mut self, test: Test, subject: &'static str, micros: f64) {
+    pub(crate) fn new(unit: &'static str, work: Vec<&'static str>) -> Self {
+        Self {
+            unit,
+            work,
+            measured: BTreeMap::new(),
+            subjects: Vec::new(),
+            left_out: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, work: &'static str, subject: &'static str, micros: f64) {
         if !self.subjects.contains(&subject) {
             self.subjects.push(subject);
         }
-        let row = row(test);
         self.measured
-            .entry((row, subject))
+            .entry((work, subject))
             .or_default()
             .push(micros);
     }
@@ -40,18 +51,21 @@ impl Table {
 
     /// Medians, with the least and the most.
     pub(crate) fn markdown(&self) -> String {
-        let mut text = String::from("µs of CPU per request, median (least–most)\n\n| work |");
+        let mut text = format!(
+            "µs of CPU per {}, median (least–most)\n\n| work |",
+            self.unit
+        );
         for subject in &self.subjects {
             let _ = write!(text, " {subject} |");
         }
         text.push_str("\n| --- |");
         text.push_str(&" ---: |".repeat(self.subjects.len()));
-        for test in Test::ALL {
-            let _ = write!(text, "\n| {} |", test.name());
+        for work in &self.work {
+            let _ = write!(text, "\n| {} |", work);
             for subject in &self.subjects {
-                match self.of(test, subject) {
+                match self.of(work, subject) {
                     Some([least, median, most]) => {
-                        let _ = write!(text, " {median:.1} ({least:.1}–{most:.1}) |");
+                        let _ = write!(text, " {median:.2} ({least:.2}–{most:.2}) |");
                     }
                     None => text.push_str(" – |"),
                 }
@@ -61,8 +75,8 @@ impl Table {
         text
     }
 
-    fn of(&self, test: Test, subject: &'static str) -> Option<[f64; 3]> {
-        let mut values = self.measured.get(&(row(test), subject))?.clone();
+    fn of(&self, work: &'static str, subject: &'static str) -> Option<[f64; 3]> {
+        let mut values = self.measured.get(&(work, subject))?.clone();
         values.sort_by(f64::total_cmp);
         let (least, most) = (values.first()?, values.last()?);
         Some([*least, values[values.len() / 2], *most])
@@ -73,17 +87,17 @@ impl Table {
     pub(crate) fn svg(&self) -> String {
         let mut bars = String::new();
         let mut y = 30;
-        for test in Test::ALL {
-            let medians = self.subjects.iter().map(|subject| self.of(test, subject));
+        for work in &self.work {
+            let medians = self.subjects.iter().map(|subject| self.of(work, subject));
             let most = medians.flatten().map(|of| of[1]).fold(1.0, f64::max);
             let _ = writeln!(
                 bars,
                 "<text x=\"10\" y=\"{y}\" class=\"work\">{}</text>",
-                test.name()
+                work
             );
             y += 8;
             for (at, subject) in self.subjects.iter().enumerate() {
-                let Some([_, median, _]) = self.of(test, subject) else {
+                let Some([_, median, _]) = self.of(work, subject) else {
                     continue;
                 };
                 let width = median / most * BAR_MAX;
@@ -92,7 +106,7 @@ impl Table {
                     bars,
                     "<rect x=\"90\" y=\"{y}\" width=\"{width:.0}\" height=\"16\" fill=\"{color}\"/>\
                      <text x=\"10\" y=\"{text_y}\">{subject}</text>\
-                     <text x=\"{:.0}\" y=\"{text_y}\">{median:.1} µs</text>",
+                     <text x=\"{:.0}\" y=\"{text_y}\">{median:.2} µs</text>",
                     width + 96.0
                 );
                 y += 20;
@@ -108,14 +122,7 @@ impl Table {
 
 /// Pixels of the longest bar.
 const BAR_MAX: f64 = 440.0;
-const COLORS: [&str; 3] = ["#8a9ba8", "#b0a18f", "#1f6feb"];
-
-fn row(test: Test) -> usize {
-    Test::ALL
-        .iter()
-        .position(|other| *other == test)
-        .unwrap_or_default()
-}
+const COLORS: [&str; 4] = ["#8a9ba8", "#b0a18f", "#6f8f7a", "#1f6feb"];
 
 #[cfg(test)]
 mod tests {
@@ -123,19 +130,16 @@ mod tests {
 
     #[test]
     fn the_table_gives_medians_and_says_what_is_missing() {
-        let mut table = Table::default();
+        let mut table = Table::new("request", vec!["small", "large"]);
         for micros in [3.0, 1.0, 2.0] {
-            table.add(Test::Http1, "a", micros);
+            table.add("small", "a", micros);
         }
-        table.add(Test::Http2Tls, "b", 5.0);
+        table.add("large", "b", 5.0);
 
         let text = table.markdown();
 
-        assert!(
-            text.contains("| HTTP/1, 1 KiB | 2.0 (1.0–3.0) | – |"),
-            "{text}"
-        );
-        assert!(text.contains("| HTTP/2 over TLS, 1 KiB | – | 5.0 (5.0–5.0) |"));
-        assert!(table.svg().contains("2.0 µs"));
+        assert!(text.contains("| small | 2.00 (1.00–3.00) | – |"), "{text}");
+        assert!(text.contains("| large | – | 5.00 (5.00–5.00) |"));
+        assert!(table.svg().contains("2.00 µs"));
     }
 }

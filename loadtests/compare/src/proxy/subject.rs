@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
-use crate::process::Child;
+use crate::process::{self, Child};
 
 /// What the templates' `@NAMES@` stand for.
 #[derive(Debug)]
@@ -80,37 +80,26 @@ impl Subject {
             Self {
                 name: "nginx",
                 program: "nginx".into(),
-                template: include_str!("../subjects/nginx.conf"),
+                template: include_str!("../../subjects/proxy/nginx.conf"),
                 arguments: &["-c"],
             },
             Self {
                 name: "HAProxy",
                 program: "haproxy".into(),
-                template: include_str!("../subjects/haproxy.cfg"),
+                template: include_str!("../../subjects/proxy/haproxy.cfg"),
                 arguments: &["-db", "-f"],
             },
             Self {
                 name: "Sealane",
                 program: sealane.map_or_else(built, Path::to_owned),
-                template: include_str!("../subjects/sealane.yaml"),
+                template: include_str!("../../subjects/proxy/sealane.yaml"),
                 arguments: &["--log", "warn", "run", "--config"],
             },
         ]
     }
 
-    /// Where its program is.
     pub(crate) fn program(&self) -> Result<PathBuf> {
-        if self.program.components().count() > 1 {
-            return fs::canonicalize(&self.program)
-                .with_context(|| format!("{} is not there", self.program.display()));
-        }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-        let mut found = places.map(|place| place.join(&self.program));
-        match found.find(|program| program.is_file()) {
-            Some(program) => Ok(program),
-            None => bail!("{} is not installed", self.program.display()),
-        }
+        process::find(&self.program)
     }
 
     pub(crate) fn start(&self, values: &Values) -> Result<Child> {

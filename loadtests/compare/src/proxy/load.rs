@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::subject::Values;
+use super::subject::Values;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Test {
