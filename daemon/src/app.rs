@@ -121,10 +121,13 @@ impl App {
         };
         let inherit = &mut |protocol, asked| sealane_dns::Sockets {
             udp: match protocol {
-                None => left.take_udp(Room::Dns, DNS, asked),
+                None | Some(Protocol::Quic) => left.take_udp(Room::Dns, dns_name(protocol), asked),
                 Some(_) => Vec::new(),
             },
-            tcp: left.take_tcp(Room::Dns, dns_name(protocol), asked),
+            tcp: match protocol {
+                Some(Protocol::Quic) => Vec::new(),
+                _ => left.take_tcp(Room::Dns, dns_name(protocol), asked),
+            },
         };
         adopt_places(&proxy, &dns);
         let dns = Dns::bind_inheriting(dns, deps, options, inherit).map_err(StartError::Dns)?;
@@ -364,6 +367,7 @@ const fn dns_name(protocol: Option<Protocol>) -> &'static str {
         None => DNS,
         Some(Protocol::Tls) => "dns-tls",
         Some(Protocol::Https) => "dns-https",
+        Some(Protocol::Quic) => "dns-quic",
     }
 }
 

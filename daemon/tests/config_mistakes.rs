@@ -1091,6 +1091,14 @@ fn what_is_asked_encrypted_has_a_certificate_an_address_of_its_own_and_a_path() 
             "1:133: /nonexistent/a.key cannot be read: No such file or directory (os error 2)",
         ],
     );
+    // UDP's ports are others than TCP's.
+    check_extra(
+        &format!("dns: {{ bind: \"127.0.0.1:53\", {zone}, quic: {{ bind: \"127.0.0.1:53\" }} }}\n"),
+        &[
+            "1:14: 127.0.0.1:53 of the name server is taken by DNS over QUIC",
+            "1:85: the key `certificates` is missing in `dns.quic`",
+        ],
+    );
     check_extra(
         &tls("bind: [], certificates: [{ acme: ns.example.com }]"),
         &[

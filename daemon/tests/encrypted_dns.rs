@@ -1,4 +1,4 @@
-//! DNS over TLS and HTTPS in the running program: certificates are renewed, and an upgrade hands the sockets on.
+//! DNS over TLS, HTTPS and QUIC in the running program: certificates are renewed, and an upgrade hands the sockets on.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod world;
@@ -10,7 +10,7 @@ use std::process::Command;
 use sealane_testkit::{Authority, Issued};
 use world::{Sealane, text, until};
 
-const LISTENERS: &[&str] = &["dns", "dns-tls", "dns-https", "admin"];
+const LISTENERS: &[&str] = &["dns", "dns-tls", "dns-https", "dns-quic", "admin"];
 const CONFIG: &str = r#"
 version: 1
 pools:
@@ -22,6 +22,7 @@ dns:
   bind: ["127.0.0.1:0"]
   tls: { bind: ["127.0.0.1:0"], certificates: [{ chain: ns1.pem, key: ns1.key }] }
   https: { bind: ["127.0.0.1:0"], path: /ask, certificates: [{ chain: ns1.pem, key: ns1.key }] }
+  quic: { bind: ["127.0.0.1:0"], certificates: [{ chain: ns1.pem, key: ns1.key }] }
   zones:
     example.test:
       ns: [ns1.example.test]
@@ -41,10 +42,10 @@ fn renew(folder: &Path, issued: &Issued) {
 
 /// What `kdig` says that trusts nobody but `ca`.
 fn kdig(sealane: &Sealane, ca: &Path, way: &str) -> String {
-    let listener = if way == "+tls" {
-        "dns-tls"
-    } else {
-        "dns-https"
+    let listener = match way {
+        "+tls" => "dns-tls",
+        "+quic" => "dns-quic",
+        _ => "dns-https",
     };
     let port = sealane.address(listener).port().to_string();
     let ca = format!("+tls-ca={}", ca.display());
@@ -54,9 +55,10 @@ fn kdig(sealane: &Sealane, ca: &Path, way: &str) -> String {
             "@127.0.0.1",
             "-p",
             &port,
-            way,
             &ca,
             host,
+            // Last: the options before it ask for TLS over TCP.
+            way,
             "api.example.test",
         ])
         .output()
@@ -65,7 +67,7 @@ fn kdig(sealane: &Sealane, ca: &Path, way: &str) -> String {
 }
 
 fn is_answered(sealane: &Sealane, ca: &Path) -> bool {
-    let mut ways = ["+tls", "+https=/ask"].into_iter();
+    let mut ways = ["+tls", "+https=/ask", "+quic"].into_iter();
     ways.all(|way| kdig(sealane, ca, way).contains("192.0.2.20"))
 }
 

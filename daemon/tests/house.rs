@@ -99,7 +99,7 @@ const NEVER: [(&str, &[&str]); 8] = [
 ];
 
 /// Frameworks and the only files that may name them (BORDER files).
-const BORDERS: [(&str, &[&str]); 3] = [
+const BORDERS: [(&str, &[&str]); 4] = [
     (
         "pingora_core",
         &[
@@ -109,6 +109,7 @@ const BORDERS: [(&str, &[&str]); 3] = [
             "proxy/src/h1/differential.rs",
         ],
     ),
+    ("quinn", &["dns/src/serve/quic.rs"]),
     (
         "instant_acme",
         &[

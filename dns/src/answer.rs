@@ -37,10 +37,12 @@ pub enum Transport {
     Tls,
     /// RFC 8484.
     Https,
+    /// RFC 9250.
+    Quic,
 }
 
 impl Transport {
-    pub const ALL: [Self; 4] = [Self::Udp, Self::Stream, Self::Tls, Self::Https];
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Stream, Self::Tls, Self::Https, Self::Quic];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -49,6 +51,7 @@ impl Transport {
             Self::Stream => "tcp",
             Self::Tls => "tls",
             Self::Https => "https",
+            Self::Quic => "quic",
         }
     }
 
@@ -63,7 +66,7 @@ impl Transport {
             (Self::Udp, Some(edns)) => {
                 usize::from(edns.udp_size).clamp(UDP_SIZE_PLAIN, UDP_SIZE_MAX)
             }
-            (Self::Stream | Self::Tls | Self::Https, _) => STREAM_SIZE_MAX,
+            (Self::Stream | Self::Tls | Self::Https | Self::Quic, _) => STREAM_SIZE_MAX,
         }
     }
 }
@@ -658,7 +661,7 @@ impl<'r> Told<'r> {
             return Self::default();
         };
         let nsid = rules.identity.nsid.as_deref().filter(|_| edns.nsid);
-        // HTTP has its own ways to say so.
+        // HTTP and QUIC have their own ways to say so.
         let has_sessions = matches!(transport, Transport::Stream | Transport::Tls);
         let is_asked = edns.keepalive && has_sessions;
         let idle = rules.limits.tcp_idle.as_millis() / 100;

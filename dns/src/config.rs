@@ -70,16 +70,19 @@ pub enum Protocol {
     Tls,
     /// DNS over HTTPS (RFC 8484).
     Https,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 2] = [Self::Tls, Self::Https];
+    pub const ALL: [Self; 3] = [Self::Tls, Self::Https, Self::Quic];
 
     #[must_use]
     pub const fn transport(self) -> Transport {
         match self {
             Self::Tls => Transport::Tls,
             Self::Https => Transport::Https,
+            Self::Quic => Transport::Quic,
         }
     }
 
@@ -88,6 +91,7 @@ impl Protocol {
         match self {
             Self::Tls => &[b"dot"],
             Self::Https => &[b"h2", b"http/1.1"],
+            Self::Quic => &[b"doq"],
         }
     }
 }
@@ -271,12 +275,12 @@ pub enum Cookies {
 
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// TCP connections at once, encrypted ones among them, over all addresses; more are closed at once. One client (an IPv4
+    /// Connections at once, encrypted ones and those over QUIC among them, over all addresses; more are closed at once. One client (an IPv4
     /// address, or a /64 of IPv6) may have a quarter of them, or 8 if that is more.
     pub tcp_connections: usize,
     /// Answers that one network gets over UDP; `None`: all of them.
     pub answers: Option<Rates>,
-    /// A TCP connection without a question is closed after this (RFC 7766 §6.2.3).
+    /// A connection without a question is closed after this (RFC 7766 §6.2.3).
     pub tcp_idle: Duration,
 }
 

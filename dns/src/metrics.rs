@@ -78,17 +78,22 @@ pub fn describe() {
     describe_gauge!(
         "dns_tcp_connections",
         count,
-        "TCP connections open now, by what they carry: tcp, tls or https."
+        "Connections open now, by what they carry: tcp, tls, https or, over UDP, quic."
     );
     describe_counter!(
         "dns_tcp_connections_refused_total",
         count,
-        "TCP connections closed at once because too many were open, in all or from one client, by what they would have carried."
+        "Connections closed at once because too many were open, in all or from one client, by what they would have carried."
     );
     describe_counter!(
         "dns_handshakes_failed_total",
         count,
-        "Connections whose TLS handshake failed or took too long, by transport."
+        "Connections whose handshake failed or took too long, by transport."
+    );
+    describe_counter!(
+        "dns_quic_retries_total",
+        count,
+        "Clients over QUIC that were to show first that they receive what is sent to them."
     );
     describe_counter!(
         "dns_requests_refused_total",
@@ -240,6 +245,10 @@ impl Metrics {
 
 pub(crate) fn count_refused_request(status: &'static str) {
     counter!("dns_requests_refused_total", "status" => status).increment(1);
+}
+
+pub(crate) fn count_quic_retry() {
+    counter!("dns_quic_retries_total").increment(1);
 }
 
 pub(crate) fn count_thread_failure() {

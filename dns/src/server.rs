@@ -24,7 +24,7 @@ use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind, bind_encrypted};
-use crate::serve::{Shared, Stop, door, signer, udp};
+use crate::serve::{Shared, Stop, door, quic, signer, udp};
 
 /// What the name server is given to work with.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ pub struct Prepared {
 }
 
 impl Dns {
-    /// Binds every address: UDP and TCP, and TCP alone where questions come in encrypted. Answers nothing yet: questions wait in the kernel.
+    /// Binds every address: UDP and TCP, or one of them where questions come in encrypted. Answers nothing yet: questions wait in the kernel.
     ///
     /// # Errors
     /// [`BindError`] for the first address that cannot be had, because another program has it, for
@@ -405,14 +405,19 @@ impl Service {
         let Some(Sockets { udp, tcp }) = self.sockets.take() else {
             return Ok(());
         };
+        let protocol = self.requested.0;
         for socket in udp {
             let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
+            if protocol == Some(Protocol::Quic) {
+                let run = move || quic::run(socket, &shared, &stop);
+                self.threads.push(spawn(thread_name(protocol), alive, run)?);
+                continue;
+            }
             let run = move || until_stopped(&stop, || udp::run(&socket, &shared, &stop));
             self.threads.push(spawn("dns-udp", alive, run)?);
         }
         for listener in tcp {
             let (shared, stop) = (Arc::clone(shared), Arc::clone(&self.stop));
-            let protocol = self.requested.0;
             let run = move || door::run(listener, protocol, &shared, &stop);
             self.threads.push(spawn(thread_name(protocol), alive, run)?);
         }
@@ -433,6 +438,7 @@ const fn thread_name(protocol: Option<Protocol>) -> &'static str {
         None => "dns-tcp",
         Some(Protocol::Tls) => "dns-tls",
         Some(Protocol::Https) => "dns-https",
+        Some(Protocol::Quic) => "dns-quic",
     }
 }
 

@@ -1378,6 +1378,8 @@ shape! {
         tls: DnsTlsSpec,
         /// Take questions over HTTPS (RFC 8484), too.
         https: DnsHttpsSpec,
+        /// Take questions over QUIC (RFC 9250), too.
+        quic: DnsQuicSpec,
         /// Where clients are; the proxy uses it too.
         geo: GeoSpec = "{}",
         /// Zones by name.
@@ -1395,7 +1397,7 @@ shape! {
         /// What is told in class CH to those who ask for the server's version or name. Nothing of what is left out.
         chaos: ChaosSpec,
     }
-    later ["transfer", "quic", "tsig", "notify"]
+    later ["transfer", "tsig", "notify"]
 }
 
 shape! {
@@ -1425,6 +1427,16 @@ shape! {
         bind: OneOrMany<Bind> = required,
         /// The path of questions.
         path: Text = "/dns-query",
+        /// Certificates, as listeners have them; the first serves clients that name no server, or an unknown one.
+        certificates: List<ListenerCertificateSpec> = required,
+    }
+}
+
+shape! {
+    /// DNS over QUIC.
+    DnsQuicSpec {
+        /// Addresses with ports, of UDP.
+        bind: OneOrMany<Bind> = "[\"0.0.0.0:853\", \"[::]:853\"]",
         /// Certificates, as listeners have them; the first serves clients that name no server, or an unknown one.
         certificates: List<ListenerCertificateSpec> = required,
     }
@@ -1480,7 +1492,7 @@ shape! {
 shape! {
     /// Bounds on what one client can make the name server hold.
     DnsLimitsSpec {
-        /// TCP connections at once, those with TLS and HTTPS among them; more are closed at once.
+        /// Connections at once, those with TLS, HTTPS and QUIC among them; more are closed at once.
         tcp_connections: Whole<1, 1_000_000> = "1024",
         /// Such a connection without a question is closed after this.
         tcp_idle: Period<100, 3_600_000> = "10s",

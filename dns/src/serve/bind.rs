@@ -129,13 +129,16 @@ pub(crate) fn bind(
     }))
 }
 
-/// The same for a protocol over TCP alone.
+/// The same for a protocol over TCP or, if it is QUIC, over UDP alone.
 pub(crate) fn bind_encrypted(
     protocol: Protocol,
     requested: SocketAddr,
     shared: bool,
     inherited: Sockets,
 ) -> Result<Bound, BindError> {
+    if protocol == Protocol::Quic {
+        return bind_quic(requested, shared, inherited);
+    }
     let bound = || {
         let listeners = match inherited.tcp {
             given if !given.is_empty() => adopt_tcp(requested, given)?,
@@ -158,6 +161,33 @@ pub(crate) fn bind_encrypted(
         sockets: Sockets {
             udp: Vec::new(),
             tcp,
+        },
+    })
+}
+
+/// One socket, which one thread reads: a connection's datagrams must all come to the same.
+fn bind_quic(requested: SocketAddr, shared: bool, inherited: Sockets) -> Result<Bound, BindError> {
+    let bound = || {
+        let socket = match inherited.udp.into_iter().next() {
+            Some(given) => given,
+            None if shared && requested.port() != 0 => udp_socket(requested)?,
+            None => udp_socket(probe(requested, Transport::Udp)?)?,
+        };
+        socket.set_nonblocking(true)?;
+        Ok((socket.local_addr()?, socket))
+    };
+    let (address, socket) = bound().map_err(|source| BindError {
+        address: requested,
+        protocol: Transport::Quic,
+        source,
+    })?;
+    Ok(Bound {
+        protocol: Some(Protocol::Quic),
+        requested,
+        address,
+        sockets: Sockets {
+            udp: vec![socket],
+            tcp: Vec::new(),
         },
     })
 }

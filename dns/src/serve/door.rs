@@ -1,4 +1,4 @@
-//! Where connections come in: accepts them as far as limits go, shakes hands where they are encrypted, and ends them
+//! Where TCP connections come in: accepts them as far as limits go, shakes hands where they are encrypted, and ends them
 //! when the server stops. What they carry is for [`super::stream`] and [`super::https`].
 
 use std::cell::RefCell;
@@ -24,7 +24,7 @@ use crate::metrics::{Metrics, Tally};
 /// not have sent its first question yet.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take, or as long as a connection may be idle if that is less; then it is closed.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Rest after an error in accepting (out of file descriptors, say): it will not go away at once.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -63,7 +63,7 @@ async fn serve(
         stop,
         metrics: &metrics,
         connections: JoinSet::new(),
-        refused: 0,
+        refused: Refused::default(),
     };
     loop {
         let accepted = tokio::select! {
@@ -101,33 +101,39 @@ struct Door<'a> {
     stop: &'a Arc<Stop>,
     metrics: &'a Metrics,
     connections: JoinSet<()>,
-    refused: u64,
+    refused: Refused,
 }
 
 impl Door<'_> {
     fn admit(&mut self, stream: tokio::net::TcpStream, peer: SocketAddr) {
-        let Some(seat) = Seat::take(self.shared, self.metrics, peer.ip()) else {
-            self.metrics.connections_refused.increment(1);
-            self.refused += 1;
-            // Ever more rarely: strangers must not write our log.
-            if self.refused.is_power_of_two() {
-                warn!(
-                    refused = self.refused,
-                    "too many DNS connections over {}; more are closed at once",
-                    transport(self.protocol).as_str()
-                );
-            }
+        let transport = transport(self.protocol);
+        let guest = Guest::welcome(self.shared, self.stop, self.metrics, peer, transport);
+        let Some(guest) = guest else {
+            self.refused.one(self.metrics, transport);
             return;
         };
         // Answers are whole; waiting to send them together with later ones only delays them.
         let _ = stream.set_nodelay(true);
-        let guest = Guest {
-            seat,
-            stop: Arc::clone(self.stop),
-            peer,
-            transport: transport(self.protocol),
-        };
         self.connections.spawn(guest.serve(stream, self.protocol));
+    }
+}
+
+/// Connections for which there was no seat.
+#[derive(Default)]
+pub(super) struct Refused(u64);
+
+impl Refused {
+    pub(super) fn one(&mut self, metrics: &Metrics, transport: Transport) {
+        metrics.connections_refused.increment(1);
+        self.0 += 1;
+        // Ever more rarely: strangers must not write our log.
+        if self.0.is_power_of_two() {
+            warn!(
+                refused = self.0,
+                "too many DNS connections over {}; more are closed at once",
+                transport.as_str()
+            );
+        }
     }
 }
 
@@ -166,6 +172,11 @@ impl Seats {
         taken.all += 1;
         taken.by_client.insert(client, of_one + 1);
         true
+    }
+
+    /// Does the client have a connection already?
+    pub(super) fn knows(&self, peer: IpAddr) -> bool {
+        self.taken().by_client.contains_key(&client(peer))
     }
 
     fn give_back(&self, client: IpAddr) {
@@ -227,17 +238,40 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// `None`: there is no seat.
+    pub(super) fn welcome(
+        shared: &Arc<Shared>,
+        stop: &Arc<Stop>,
+        metrics: &Metrics,
+        peer: SocketAddr,
+        transport: Transport,
+    ) -> Option<Self> {
+        Some(Self {
+            seat: Seat::take(shared, metrics, peer.ip())?,
+            stop: Arc::clone(stop),
+            peer,
+            transport,
+        })
+    }
+
+    /// There will be no connection.
+    pub(super) fn gives_up(&self) {
+        self.seat.metrics.handshakes_failed.increment(1);
+    }
+
     async fn serve(self, stream: tokio::net::TcpStream, protocol: Option<Protocol>) {
         let Some(protocol) = protocol else {
             return stream::run(self, stream).await;
         };
         let Some((stream, encrypted)) = self.shake(stream, protocol).await else {
-            self.seat.metrics.handshakes_failed.increment(1);
+            self.gives_up();
             return;
         };
         match protocol {
             Protocol::Tls => stream::run(self, stream).await,
             Protocol::Https => https::run(self, stream, encrypted.path).await,
+            // Comes in by another door: see `quic`.
+            Protocol::Quic => {}
         }
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod bind;
 pub(crate) mod clock;
 pub(crate) mod door;
 mod https;
+pub(crate) mod quic;
 pub(crate) mod signer;
 mod stream;
 pub(crate) mod udp;
@@ -24,7 +25,7 @@ use crate::engine::Rules;
 pub(crate) struct Shared {
     pub(crate) world: SnapshotReader,
     pub(crate) rules: Arc<ArcSwap<Rules>>,
-    /// TCP connections open now, on all addresses.
+    /// Connections open now, on all addresses.
     pub(crate) seats: door::Seats,
     /// Certificates come and go without new rules.
     pub(crate) encrypted: ArcSwap<Vec<Encrypted>>,

@@ -56,6 +56,7 @@ impl Parser<'_> {
             bind,
             tls: _,
             https: _,
+            quic: _,
             geo: _,
             zones,
             limits,

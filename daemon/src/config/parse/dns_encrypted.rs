@@ -1,18 +1,18 @@
-//! Where the name server takes questions over TLS and HTTPS, and with which certificates.
+//! Where the name server takes questions over TLS, HTTPS and QUIC, and with which certificates.
 
 use sealane_dns::config::{Encrypted, Protocol};
 use sealane_proxy::tls::ServerTls;
 
 use super::super::decode::{At, List, OneOrMany};
 use super::super::error::Mistake;
-use super::super::spec::{DnsHttpsSpec, DnsSpec, DnsTlsSpec, ListenerCertificateSpec};
+use super::super::spec::{DnsHttpsSpec, DnsQuicSpec, DnsSpec, DnsTlsSpec, ListenerCertificateSpec};
 use super::super::unit::{Bind, Text};
 use super::{Parser, Transport};
 
 type Binds<'s> = Option<&'s At<OneOrMany<Bind>>>;
 type Certificates<'s> = Option<&'s At<List<ListenerCertificateSpec>>>;
 
-/// What both protocols have.
+/// What all protocols have.
 struct Spoken<'s> {
     protocol: Protocol,
     bind: Binds<'s>,
@@ -48,10 +48,25 @@ fn of_https(spec: &DnsHttpsSpec) -> Spoken<'_> {
     }
 }
 
+fn of_quic(spec: &DnsQuicSpec) -> Spoken<'_> {
+    let DnsQuicSpec {
+        span: _,
+        broken: _,
+        bind,
+        certificates,
+    } = spec;
+    Spoken {
+        protocol: Protocol::Quic,
+        bind: bind.as_ref(),
+        certificates: certificates.as_ref(),
+    }
+}
+
 fn spoken(spec: &DnsSpec) -> impl Iterator<Item = Spoken<'_>> {
     let tls = spec.tls.as_ref().map(|tls| of_tls(&tls.value));
     let https = spec.https.as_ref().map(|https| of_https(&https.value));
-    tls.into_iter().chain(https)
+    let quic = spec.quic.as_ref().map(|quic| of_quic(&quic.value));
+    tls.into_iter().chain(https).chain(quic)
 }
 
 impl Parser<'_> {
@@ -76,16 +91,17 @@ impl Parser<'_> {
 
     fn dns_protocol(&mut self, spoken: &Spoken<'_>) -> Option<Encrypted> {
         let protocol = spoken.protocol;
-        let who = match protocol {
-            Protocol::Tls => "DNS over TLS",
-            Protocol::Https => "DNS over HTTPS",
+        let (who, transport) = match protocol {
+            Protocol::Tls => ("DNS over TLS", Transport::Tcp),
+            Protocol::Https => ("DNS over HTTPS", Transport::Tcp),
+            Protocol::Quic => ("DNS over QUIC", Transport::Udp),
         };
         if let Some(bind) = spoken.bind {
             if bind.value.is_empty() {
                 self.notes.wrong(bind.span, format!("{who} has no address"));
             }
             for address in bind.value.iter() {
-                self.bind(Transport::Tcp, address.value.0, address.span, who);
+                self.bind(transport, address.value.0, address.span, who);
             }
         }
         let tls = self.server_tls(spoken.certificates?, None)?;
