@@ -1,4 +1,4 @@
-//! What one answer costs without any socket: nanoseconds of one thread's CPU clock.
+//! What one answer costs without any socket, and what new rules and a new world do: one thread's CPU clock.
 //!
 //! `cargo bench -p sealane-dns`. Prints; judges nothing. Questions come from 4,096 prepared
 //! messages in turn, so that no branch and no cache line is always the same.
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sealane_dns::config::{Config, SteeredName, Zone};
-use sealane_dns::engine::{Rules, Transport, UDP_SIZE_MAX, answer};
+use sealane_dns::engine::{Memory, Rules, Transport, UDP_SIZE_MAX, answer, answer_with};
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
 use sealane_model::{Snapshot, Ttl, Verdict};
@@ -22,6 +22,10 @@ use sealane_testkit::{Names, World};
 const MESSAGES: u32 = 4_096;
 /// Answers that are timed.
 const TIMES: usize = 3_000_000;
+/// Nanoseconds for which worlds are swapped.
+const SWAPPED_FOR: u64 = 3_000_000_000;
+/// Times that rules are compiled.
+const COMPILED: u64 = 50;
 /// Regions' places; the first three are the world of the demo.
 const PLACES: [(f32, f32); 8] = [
     (39.0, -77.5),
@@ -43,7 +47,71 @@ fn main() {
             let messages: Vec<Vec<u8>> = (0..MESSAGES).map(message).collect();
             println!("  {kind:<28} {:>6.0} ns", nanos(&messages, &rules, &world));
         }
+        swaps(rules, &world);
     }
+    compile();
+}
+
+/// What a thread's answers cost while the world stays, and while another one comes each 100 ms of its time.
+fn swaps(rules: Rules, world: &Snapshot) {
+    // As many places as are remembered, or each answer would be made anew anyway.
+    let messages: Vec<Vec<u8>> = (0..MESSAGES)
+        .map(|i| question("near", Some(i % 512)))
+        .collect();
+    let rules = Arc::new(rules);
+    let worlds = [(); 2].map(|()| Arc::new(world.clone()));
+    let run = |every: u64| {
+        let mut memory = Memory::new(&rules, &worlds[0]);
+        let mut out = vec![0; UDP_SIZE_MAX];
+        let source = IpAddr::from([198, 51, 100, 53]);
+        let (start, mut answered, mut swapped) = (cpu_nanos(), 0_u32, 0);
+        loop {
+            let spent = cpu_nanos() - start;
+            if spent >= SWAPPED_FOR {
+                return spent / u64::from(answered);
+            }
+            if spent / every > swapped {
+                swapped = spent / every;
+                memory.follow(&rules, &worlds[(swapped % 2) as usize]);
+            }
+            for message in &messages {
+                let message = black_box(message);
+                black_box(answer_with(
+                    &mut memory,
+                    message,
+                    source,
+                    Transport::Udp,
+                    &mut out,
+                ));
+            }
+            answered += MESSAGES;
+        }
+    };
+    let (still, swapped) = (run(u64::MAX), run(100_000_000));
+    println!(
+        "  nearest, remembered          {still:>6} ns; with ten new worlds a second {swapped} ns"
+    );
+}
+
+/// New rules of many steered names.
+fn compile() {
+    let world = world(8);
+    let apex = Name::parse("example.test", None).unwrap();
+    let text = "@ 3600 SOA ns1 hostmaster 7 3600 900 604800 10\n@ 300 NS ns1\n";
+    let file = parse_zone_file(text, &apex, Ttl::from_secs(60)).unwrap();
+    let mut zone = Zone::new(apex.clone(), file.soa.unwrap(), file.records);
+    let name = |i| Name::parse(&format!("s{i}"), Some(&apex)).unwrap();
+    let steering = Arc::new(SteeringPolicy::Nearest);
+    zone.steered = (0..1_000)
+        .map(|i| SteeredName::new(name(i), world.pool_id("api"), Arc::clone(&steering)))
+        .collect();
+    let config = Config::new(vec![zone], Arc::new(GeoTable::empty()));
+    let start = cpu_nanos();
+    for _ in 0..COMPILED {
+        black_box(Rules::compile(&config));
+    }
+    let each = (cpu_nanos() - start) / COMPILED / 1_000;
+    println!("1,000 steered names: rules are compiled in {each} us");
 }
 
 type Kind = (&'static str, fn(u32) -> Vec<u8>);

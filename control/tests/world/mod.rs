@@ -155,8 +155,9 @@ impl Plan {
             (host.clone(), Target::Host { host, port: 80 })
         } else {
             let name: Arc<str> = format!(
-                "10.{}.{}.{}:{}",
-                pool.index(),
+                "{}.{}.{}.{}:{}",
+                10 + pool.index() / 256,
+                pool.index() % 256,
                 region.index(),
                 number % 200,
                 80 + number / 200
