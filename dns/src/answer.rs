@@ -97,7 +97,7 @@ pub(crate) struct Answer<'o, 'm> {
     /// along a chain of CNAMEs.
     name_at: usize,
     name_length: usize,
-    edns: Option<Edns<'m>>,
+    edns: Option<&'m Edns<'m>>,
     class: u16,
     told: Told<'m>,
     /// Signatures are wanted (RFC 3225).
@@ -118,7 +118,7 @@ pub(crate) struct Written {
 impl<'o, 'm> Answer<'o, 'm> {
     /// `None` when `out` is shorter than [`UDP_SIZE_PLAIN`].
     pub(crate) fn begin(
-        question: &Question<'m>,
+        question: &'m Question<'m>,
         transport: Transport,
         told: Told<'m>,
         out: &'o mut [u8],
@@ -130,7 +130,10 @@ impl<'o, 'm> Answer<'o, 'm> {
         let question_end = HEADER_LEN + question.section.len();
         out.get_mut(HEADER_LEN..question_end)?
             .copy_from_slice(question.section);
-        let opt_length = question.edns.map_or(0, |edns| opt_length(&edns, &told));
+        let opt_length = question
+            .edns
+            .as_ref()
+            .map_or(0, |edns| opt_length(edns, &told));
         Some(Self {
             out,
             at: question_end,
@@ -143,10 +146,10 @@ impl<'o, 'm> Answer<'o, 'm> {
             counts: [0; 3],
             name_at: HEADER_LEN,
             name_length: question.name.wire().len(),
-            edns: question.edns,
+            edns: question.edns.as_ref(),
             class: question.class,
             told,
-            dnssec_ok: question.edns.is_some_and(|edns| edns.dnssec_ok),
+            dnssec_ok: question.edns.as_ref().is_some_and(|edns| edns.dnssec_ok),
             scope: 0,
             full: false,
         })

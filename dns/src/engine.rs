@@ -140,10 +140,10 @@ fn reply(
     choices: Option<&mut Choices>,
     out: &mut [u8],
 ) -> Option<Answered> {
-    let question = match Question::parse(message) {
-        Ok(question) => question,
-        Err(rejected) => return refused(&rejected, client, out),
-    };
+    let mut question = Question::EMPTY;
+    if let Err(rejected) = question.read(message) {
+        return refused(&rejected, client, out);
+    }
     let asked = question.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
     let (cookie, proof) = client.bake(asked);
     let told = Told::to(&question, client.transport, cookie, rules);
@@ -166,10 +166,11 @@ fn reply(
     };
     let steered = asked.resolve(&mut answer);
     let said = asked.said;
-    let subnet = question.edns.and_then(|edns| edns.client_subnet);
+    let edns = question.edns.as_ref();
+    let client_subnet = edns.is_some_and(|edns| edns.client_subnet.is_some());
     let written = answer.finish();
     Some(Answered {
-        client_subnet: subnet.is_some(),
+        client_subnet,
         steered,
         proof,
         said,

@@ -131,48 +131,46 @@ pub struct Rejected<'m> {
 }
 
 impl<'m> Question<'m> {
+    /// Before anything is read.
+    pub(crate) const EMPTY: Self = Self {
+        head: Head {
+            id: [0; 2],
+            opcode: 0,
+            recursion_desired: false,
+            checking_disabled: false,
+        },
+        section: &[],
+        name: LowerName::ROOT,
+        rtype: 0,
+        class: 0,
+        edns: None,
+    };
+
     /// Reads a whole message.
     ///
     /// # Errors
     /// [`Rejected`], for anything but one well-formed question of these classes that asks for data.
     pub fn parse(message: &'m [u8]) -> Result<Self, Rejected<'m>> {
-        let mut rejected = Rejected {
+        let mut question = Self::EMPTY;
+        question.read(message)?;
+        Ok(question)
+    }
+
+    /// The same in place: a name is large, and moving it costs more than reading it. For [`Question::EMPTY`].
+    pub(crate) fn read(&mut self, message: &'m [u8]) -> Result<(), Rejected<'m>> {
+        let mut seen = Rejected {
             refusal: Refusal::TooShort,
             head: None,
             section: None,
             edns: None,
             cookie: None,
         };
-        // Read in place: a name is large, and moving it costs more than reading it.
-        let mut name = LowerName::ROOT;
-        match Self::read(message, &mut name, &mut rejected) {
-            Ok(Form {
-                head,
-                section,
-                rtype,
-                class,
-                edns,
-            }) => Ok(Self {
-                head,
-                section,
-                name,
-                rtype,
-                class,
-                edns,
-            }),
-            Err(refusal) => Err(Rejected {
-                refusal,
-                ..rejected
-            }),
-        }
+        let read = self.read_message(message, &mut seen);
+        read.map_err(|refusal| Rejected { refusal, ..seen })
     }
 
     /// Notes in `seen` what was understood before a refusal.
-    fn read(
-        message: &'m [u8],
-        name: &mut LowerName,
-        seen: &mut Rejected<'m>,
-    ) -> Result<Form<'m>, Refusal> {
+    fn read_message(&mut self, message: &'m [u8], seen: &mut Rejected<'m>) -> Result<(), Refusal> {
         let mut rest = Reader { message, at: 0 };
         let header: [u8; HEADER_LEN] = rest.array().map_err(|_| Refusal::TooShort)?;
         if header[2] & 0x80 != 0 {
@@ -190,7 +188,8 @@ impl<'m> Question<'m> {
             authorities: u16::from_be_bytes([header[8], header[9]]),
             additionals: u16::from_be_bytes([header[10], header[11]]),
         };
-        let read = Self::read_body(&mut rest, head, counts, name, seen);
+        self.head = head;
+        let read = self.read_body(&mut rest, counts, seen);
         if head.opcode != 0 {
             // Whatever its form: what other opcodes put into a message is not ours to judge.
             return Err(Refusal::Opcode(head.opcode));
@@ -199,12 +198,11 @@ impl<'m> Question<'m> {
     }
 
     fn read_body(
+        &mut self,
         rest: &mut Reader<'m>,
-        head: Head,
         counts: Counts,
-        name: &mut LowerName,
         seen: &mut Rejected<'m>,
-    ) -> Result<Form<'m>, Refusal> {
+    ) -> Result<(), Refusal> {
         if counts.questions != 1 {
             for _ in 0..counts.questions {
                 rest.skip_name()?;
@@ -214,45 +212,30 @@ impl<'m> Question<'m> {
             return Err(Refusal::QuestionCount(counts.questions));
         }
         let begin = rest.at;
-        rest.question_name(name)?;
-        let rtype = rest.u16()?;
-        let class = rest.u16()?;
-        let section = &rest.message[begin..rest.at];
-        seen.section = Some(section);
+        rest.question_name(&mut self.name)?;
+        self.rtype = rest.u16()?;
+        self.class = rest.u16()?;
+        self.section = &rest.message[begin..rest.at];
+        seen.section = Some(self.section);
         // A question for IXFR names the version that it has in the authority section (RFC 1995).
-        if counts.answers != 0 || counts.authorities != 0 && rtype != rtype::IXFR {
+        if counts.answers != 0 || counts.authorities != 0 && self.rtype != rtype::IXFR {
             return Err(Refusal::Records);
         }
         for _ in 0..counts.authorities {
             rest.skip_record()?;
         }
-        let edns = rest.opt(counts.additionals, seen)?;
+        self.edns = rest.opt(counts.additionals, seen)?;
         if rest.at != rest.message.len() {
             return Err(Refusal::Trailing);
         }
-        if class != CLASS_IN && class != CLASS_CH {
-            return Err(Refusal::Class(class));
+        if self.class != CLASS_IN && self.class != CLASS_CH {
+            return Err(Refusal::Class(self.class));
         }
-        if rtype::is_meta(rtype) {
-            return Err(Refusal::MetaType(rtype));
+        if rtype::is_meta(self.rtype) {
+            return Err(Refusal::MetaType(self.rtype));
         }
-        Ok(Form {
-            head,
-            section,
-            rtype,
-            class,
-            edns,
-        })
+        Ok(())
     }
-}
-
-/// A question but for its name.
-struct Form<'m> {
-    head: Head,
-    section: &'m [u8],
-    rtype: u16,
-    class: u16,
-    edns: Option<Edns<'m>>,
 }
 
 #[derive(Clone, Copy)]

@@ -150,6 +150,8 @@ struct Received {
     cut_short: bool,
     source_length: libc::socklen_t,
     control_length: usize,
+    /// For as long as it is judged.
+    answered: Option<Answered>,
     answer_length: usize,
 }
 
@@ -221,6 +223,7 @@ impl Batch {
                 cut_short: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 source_length: header.msg_hdr.msg_namelen.min(SOURCE_MAX),
                 control_length: header.msg_hdr.msg_controllen.min(CONTROL_MAX),
+                answered: None,
                 answer_length: 0,
             };
         }
@@ -238,8 +241,16 @@ impl Batch {
             let received = &mut self.received[i];
             let message = &self.messages[i][..received.length];
             let out = &mut self.answers[i][..];
+            received.answered =
+                answer_one(message, received.cut_short, &self.sources[i], memory, out);
+        }
+        // By themselves: most of a verdict is waiting for memory, for one while the next one is already asked for.
+        for i in 0..count {
+            let received = &mut self.received[i];
+            let message = &self.messages[i][..received.length];
+            let out = &mut self.answers[i][..];
             let source = &self.sources[i];
-            let answered = answer_one(message, received.cut_short, source, memory, out);
+            let answered = received.answered.take();
             let limited = match &answered {
                 Some(answered) if limits.limiter.is_some() => {
                     limits.judge(answered, source, memory)
