@@ -137,7 +137,6 @@ impl<'m> Question<'m> {
             id: [0; 2],
             opcode: 0,
             recursion_desired: false,
-            checking_disabled: false,
         },
         section: &[],
         name: LowerName::ROOT,
