@@ -117,6 +117,15 @@ impl Name {
         self.wire.starts_with(b"\x01*")
     }
 
+    /// With the dot at its end, as zone files have it.
+    #[must_use]
+    pub fn absolute(&self) -> String {
+        match self.to_string() {
+            root if root == "." => root,
+            name => format!("{name}."),
+        }
+    }
+
     pub(crate) fn labels(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.wire();
         std::iter::from_fn(move || {
@@ -135,6 +144,11 @@ pub(crate) fn parent(wire: &[u8]) -> Option<&[u8]> {
         return None;
     }
     wire.get(length + 1..)
+}
+
+/// How many labels a name in wire form has, the root's not counted: at most 127.
+pub(crate) fn count_labels(wire: &[u8]) -> u8 {
+    std::iter::successors(parent(wire), |above| parent(above)).count() as u8
 }
 
 /// The labels of `text` in wire form, without the root's, and whether it ended with a dot.

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cookie;
+use crate::name::count_labels;
 use crate::wire::{CLASS_CH, CLASS_IN, HEADER_LEN, LABEL_MAX, NAME_MAX, Rcode, option, rtype};
 
 /// One lawful question of class IN or CH, as far as its form goes.
@@ -283,17 +284,13 @@ impl LowerName {
         reader.question_name(&mut name).ok()?;
         (reader.at == wire.len()).then_some(name)
     }
-}
 
-impl LowerName {
     /// This name with its last `length` octets replaced by `target` (RFC 6672 §2.2). `None` when it
     /// would be too long.
     #[must_use]
     pub(crate) fn moved(&self, length: usize, target: &[u8]) -> Option<Self> {
-        let kept = self
-            .wire()
-            .split_at_checked(self.wire().len().checked_sub(length)?)?
-            .0;
+        let kept = self.wire().len().checked_sub(length)?;
+        let kept = &self.wire()[..kept];
         let whole = kept.len() + target.len();
         let mut moved = Self::ROOT;
         moved.octets.get_mut(..kept.len())?.copy_from_slice(kept);
@@ -302,13 +299,7 @@ impl LowerName {
             .get_mut(kept.len()..whole)?
             .copy_from_slice(target);
         moved.length = u8::try_from(whole).ok()?;
-        let mut rest = moved.wire();
-        let mut labels = 0;
-        while let Some(above) = crate::name::parent(rest) {
-            labels += 1;
-            rest = above;
-        }
-        moved.labels = labels;
+        moved.labels = count_labels(moved.wire());
         Some(moved)
     }
 }

@@ -456,22 +456,14 @@ impl<'a> DataReader<'_, 'a> {
         let algorithm: u8 = self.parsed("the key's algorithm (a number)")?;
         let digest_type: u8 = self.parsed("the digest's type (1, 2 or 4)")?;
         self.wire.extend_from_slice(&[algorithm, digest_type]);
-        let mut digits = self.take("a digest in hexadecimal digits")?.text.to_owned();
-        while let Some(more) = self.tokens.get(self.next) {
-            digits.push_str(more.text);
-            self.next += 1;
-        }
-        let expected = "a digest of the length that its type has, in hexadecimal digits";
-        let digest = hex(&digits).filter(|digest| match digest_type {
+        let has_length = |digest: &Vec<u8>| match digest_type {
             1 => digest.len() == 20,
             2 => digest.len() == 32,
             4 => digest.len() == 48,
             _ => true,
-        });
-        let digest = digest.ok_or(RecordError::Unexpected {
-            found: digits,
-            expected,
-        })?;
+        };
+        let expected = "a digest of the length that its type has, in hexadecimal digits";
+        let digest = self.rest(expected, |digits| hex(digits).filter(has_length))?;
         self.wire.extend_from_slice(&digest);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::dnssec::chain::{Denial, Entry};
 use crate::dnssec::seal::{Sealed, Sealer, key_records};
 use crate::dnssec::sign::Signature;
 use crate::dnssec::timing::Moment;
-use crate::name::{Name, parent};
+use crate::name::{Name, count_labels, parent};
 use crate::record::Record;
 use crate::service::Service;
 use crate::wire::{CLASS_IN, rtype};
@@ -309,6 +309,19 @@ pub struct Steered {
 }
 
 impl RecordSet {
+    /// A set of one record that leads nowhere, not signed yet.
+    pub(crate) fn single(rtype: u16, ttl: Ttl, data: &[u8]) -> Self {
+        let mut wire = Vec::new();
+        push_record(&mut wire, rtype, ttl, data);
+        Self {
+            rtype,
+            count: 1,
+            wire: wire.into(),
+            target: None,
+            signature: None,
+        }
+    }
+
     /// That of all its records.
     #[must_use]
     pub fn ttl(&self) -> Ttl {
@@ -471,7 +484,8 @@ impl<'c> Builder<'c> {
         self.find_cuts();
         for (index, zone) in (0_u32..).zip(self.zones) {
             if let Some(draft) = self.draft(&zone.apex, index) {
-                draft.soa = Some(soa_set(&zone.soa));
+                let data = soa_data(&zone.soa);
+                draft.soa = Some(RecordSet::single(rtype::SOA, zone.soa.ttl, &data));
             }
             let of_keys = self.of_keys.get(index as usize).into_iter().flatten();
             for record in zone.records.iter().chain(of_keys) {
@@ -546,7 +560,7 @@ impl<'c> Builder<'c> {
             nodes.push(self.node(wire, draft, &numbers));
         }
         let zones = self.zones.iter().map(|zone| self.zone(zone)).collect();
-        let deepest = self.drafts.keys().map(|wire| labels(wire)).max();
+        let deepest = self.drafts.keys().map(|wire| count_labels(wire)).max();
         let table = ZoneTable {
             zones,
             nodes: Vec::new(),
@@ -554,7 +568,7 @@ impl<'c> Builder<'c> {
                 .iter()
                 .map(|(wire, i)| (Box::from(*wire), *i))
                 .collect(),
-            deepest: deepest.unwrap_or(0),
+            deepest: deepest.unwrap_or(0).into(),
         };
         (nodes, table)
     }
@@ -636,13 +650,7 @@ impl<'c> Builder<'c> {
 
     fn node(&self, wire: &[u8], draft: &Draft<'_>, numbers: &HashMap<&[u8], u32>) -> Node {
         let mut sets = record_sets(&draft.records);
-        sets.extend(draft.soa.as_ref().map(|soa| RecordSet {
-            rtype: soa.rtype,
-            count: soa.count,
-            wire: soa.wire.clone(),
-            target: None,
-            signature: None,
-        }));
+        sets.extend(draft.soa.clone());
         // Of a delegation and a DNAME the higher one is met first on the way down.
         let moved = self.moved(wire, draft.zone);
         let cut = self.cut(wire, draft.zone);
@@ -672,33 +680,27 @@ impl<'c> Builder<'c> {
 
     /// The highest name between `wire` and its apex (that one excluded) that has NS records.
     fn cut<'w>(&self, wire: &'w [u8], zone: u32) -> Option<&'w [u8]> {
-        let mut highest = None;
-        let mut wire = wire;
-        while !self.is_apex(wire, zone) {
-            let delegates = |draft: &Draft<'_>| draft.records.iter().any(|r| r.rtype == rtype::NS);
-            if self.drafts.get(wire).is_some_and(delegates) {
-                highest = Some(wire);
-            }
-            wire = parent(wire)?;
-        }
-        highest
+        let delegates = |wire: &&[u8]| !self.is_apex(wire, zone) && self.has(wire, rtype::NS);
+        self.up_to_apex(wire, zone).filter(delegates).last()
     }
 
     /// The highest name between `wire` and its apex (that one included) that has a DNAME.
     fn moved<'w>(&self, wire: &'w [u8], zone: u32) -> Option<&'w [u8]> {
-        let mut highest = None;
-        let mut wire = wire;
-        loop {
-            let moves = |draft: &Draft<'_>| draft.records.iter().any(|r| r.rtype == rtype::DNAME);
-            // At a wildcard it is just data (RFC 6672 §3.3).
-            if self.drafts.get(wire).is_some_and(moves) && !wire.starts_with(b"\x01*") {
-                highest = Some(wire);
-            }
-            if self.is_apex(wire, zone) {
-                return highest;
-            }
-            wire = parent(wire)?;
-        }
+        // At a wildcard it is just data (RFC 6672 §3.3).
+        let moves = |wire: &&[u8]| !wire.starts_with(b"\x01*") && self.has(wire, rtype::DNAME);
+        self.up_to_apex(wire, zone).filter(moves).last()
+    }
+
+    fn up_to_apex<'w>(&self, wire: &'w [u8], zone: u32) -> impl Iterator<Item = &'w [u8]> {
+        std::iter::successors(Some(wire), move |wire| {
+            let is_below = !self.is_apex(wire, zone);
+            is_below.then(|| parent(wire)).flatten()
+        })
+    }
+
+    fn has(&self, wire: &[u8], rtype: u16) -> bool {
+        let draft = self.drafts.get(wire);
+        draft.is_some_and(|draft| draft.records.iter().any(|record| record.rtype == rtype))
     }
 
     /// The addresses that we have for the servers of a delegation, theirs or not (RFC 9471).
@@ -780,15 +782,6 @@ fn entry(wire: &[u8], node: &Node, is_cut: bool, zone: &config::Zone) -> Option<
     })
 }
 
-fn labels(mut wire: &[u8]) -> usize {
-    let mut count = 0;
-    while let Some(above) = parent(wire) {
-        count += 1;
-        wire = above;
-    }
-    count
-}
-
 /// The records of one type, each once: duplicates have no meaning (RFC 2181 §5).
 fn unique<'c>(records: &[&'c Record], rtype: u16) -> Vec<&'c Record> {
     let mut seen = BTreeSet::new();
@@ -831,8 +824,8 @@ fn record_sets(records: &[&Record]) -> Vec<RecordSet> {
 }
 
 /// Appends a record whose owner points to the name in the question.
-fn push_record(wire: &mut Vec<u8>, rtype: u16, ttl: Ttl, data: &[u8]) {
-    // `Record::new` keeps data below 65,536 octets.
+pub(crate) fn push_record(wire: &mut Vec<u8>, rtype: u16, ttl: Ttl, data: &[u8]) {
+    // `Record::new` keeps data below 65,536 octets; what signing makes is shorter.
     let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
     wire.extend_from_slice(&[0xc0, 0x0c]);
     wire.extend_from_slice(&rtype.to_be_bytes());
@@ -840,18 +833,6 @@ fn push_record(wire: &mut Vec<u8>, rtype: u16, ttl: Ttl, data: &[u8]) {
     wire.extend_from_slice(&ttl.as_secs().to_be_bytes());
     wire.extend_from_slice(&length.to_be_bytes());
     wire.extend_from_slice(data);
-}
-
-fn soa_set(soa: &config::Soa) -> RecordSet {
-    let mut wire = Vec::new();
-    push_record(&mut wire, rtype::SOA, soa.ttl, &soa_data(soa));
-    RecordSet {
-        rtype: rtype::SOA,
-        count: 1,
-        wire: wire.into(),
-        target: None,
-        signature: None,
-    }
 }
 
 fn soa_data(soa: &config::Soa) -> Vec<u8> {

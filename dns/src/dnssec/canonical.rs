@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::name::parent;
+use crate::name::{count_labels, parent};
 use crate::wire::rtype;
 
 /// The key by which names sort canonically (RFC 4034 §6.1) when compared as plain octets: labels
@@ -48,13 +48,7 @@ const LABELS_MAX: usize = 128;
 /// §3.1.3).
 #[must_use]
 pub fn signed_labels(owner: &[u8]) -> u8 {
-    let mut count = 0;
-    let mut rest = owner.strip_prefix(b"\x01*").unwrap_or(owner);
-    while let Some(above) = parent(rest) {
-        count += 1;
-        rest = above;
-    }
-    count
+    count_labels(owner.strip_prefix(b"\x01*").unwrap_or(owner))
 }
 
 /// A record's data with the names in it lower-cased, for the types of RFC 4034 §6.2 as RFC 6840 §5.1
@@ -80,9 +74,8 @@ fn names_in(kind: u16, data: &[u8]) -> std::ops::Range<usize> {
     const PX: u16 = 26;
     const NAPTR: u16 = 35;
     const KX: u16 = 36;
-    const DNAME: u16 = 39;
     match kind {
-        rtype::NS | rtype::CNAME | rtype::PTR | DNAME | RP => 0..data.len(),
+        rtype::NS | rtype::CNAME | rtype::PTR | rtype::DNAME | RP => 0..data.len(),
         rtype::MX | AFSDB | RT | KX | PX => 2.min(data.len())..data.len(),
         rtype::SRV => 6.min(data.len())..data.len(),
         // Two names, then five numbers of four octets.

@@ -11,7 +11,7 @@ use sealane_model::Ttl;
 use super::canonical::sort_key;
 use super::sign::{Data, Set};
 use crate::name::Name;
-use crate::wire::{CLASS_IN, rtype};
+use crate::wire::rtype;
 use crate::zone::RecordSet;
 
 /// How absence is proven.
@@ -138,24 +138,11 @@ pub(super) fn right_after(wire: &[u8]) -> Vec<u8> {
 
 /// The one NSEC record, as a set that answers can copy.
 fn nsec_set(next: &[u8], types: &[u16], ttl: Ttl) -> RecordSet {
-    let data = nsec_data(next, types);
-    let mut wire = vec![0xc0, 0x0c];
-    wire.extend_from_slice(&rtype::NSEC.to_be_bytes());
-    wire.extend_from_slice(&CLASS_IN.to_be_bytes());
-    wire.extend_from_slice(&ttl.as_secs().to_be_bytes());
-    // A name and a bitmap: at most 255 + 256 * 34 octets.
-    wire.extend_from_slice(&(data.len() as u16).to_be_bytes());
-    wire.extend_from_slice(&data);
-    RecordSet {
-        rtype: rtype::NSEC,
-        count: 1,
-        wire: wire.into(),
-        target: None,
-        signature: None,
-    }
+    RecordSet::single(rtype::NSEC, ttl, &nsec_data(next, types))
 }
 
-/// RFC 4034 §4.1: the next name, and a bit for each type; RRSIG and NSEC are always there.
+/// RFC 4034 §4.1: the next name, and a bit for each type; RRSIG and NSEC are always there. At most 255 + 256 · 34
+/// octets.
 #[must_use]
 pub(super) fn nsec_data(next: &[u8], types: &[u16]) -> Vec<u8> {
     let mut types: Vec<u16> = types.to_vec();

@@ -223,11 +223,8 @@ impl Key {
     /// `K<zone>.+<algorithm>+<tag>`, as BIND names the files of a key.
     #[must_use]
     pub fn file_stem(&self) -> String {
-        let zone = match self.zone.to_string() {
-            root if root == "." => root,
-            zone => format!("{zone}."),
-        };
-        format!("K{zone}+{:03}+{:05}", self.algorithm.number(), self.tag)
+        let (algorithm, tag) = (self.algorithm.number(), self.tag);
+        format!("{}{algorithm:03}+{tag:05}", file_prefix(&self.zone))
     }
 
     /// The data of its DNSKEY record (RFC 4034 §2.1), and of CDNSKEY.
@@ -274,9 +271,14 @@ impl Key {
     }
 }
 
-/// RFC 4034 appendix B.
+/// The names of a zone's key files begin so.
 #[must_use]
-pub fn tag(dnskey: &[u8]) -> u16 {
+pub fn file_prefix(zone: &Name) -> String {
+    format!("K{}+", zone.absolute())
+}
+
+/// RFC 4034 appendix B.
+fn tag(dnskey: &[u8]) -> u16 {
     let sum: u32 = dnskey
         .iter()
         .enumerate()

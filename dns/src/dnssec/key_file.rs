@@ -163,7 +163,7 @@ pub fn public_text(key: &Key) -> String {
         Role::Zone => "zone-signing key",
     };
     let mut times = key.times;
-    let zone = absolute(key.zone());
+    let zone = key.zone().absolute();
     let mut text = format!("; This is a {kind}, keyid {}, for {zone}\n", key.tag());
     for (name, time) in slots(&mut times) {
         if let Some(time) = time {
@@ -206,15 +206,8 @@ pub fn ds_text(key: &Key) -> String {
     let data = key.ds();
     let (head, digest) = data.split_at(4);
     let digest: String = digest.iter().map(|octet| format!("{octet:02X}")).collect();
-    let (tag, zone) = (key.tag(), absolute(key.zone()));
+    let (tag, zone) = (key.tag(), key.zone().absolute());
     format!("{zone} IN DS {tag} {} {} {digest}", head[2], head[3])
-}
-
-fn absolute(zone: &Name) -> String {
-    match zone.to_string() {
-        root if root == "." => root,
-        name => format!("{name}."),
-    }
 }
 
 #[cfg(test)]

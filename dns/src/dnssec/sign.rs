@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use sealane_model::Ttl;
 use smallvec::SmallVec;
 
 use super::canonical::{self, signed_labels};
-use super::key::{Key, KeyError, SIGNATURE_LEN};
+use super::key::{Key, KeyError};
 use super::timing::Moment;
 use crate::wire::{CLASS_IN, rtype};
+use crate::zone::push_record;
 
 /// Records of one owner and one type, in any order.
 #[derive(Clone, Debug)]
@@ -50,14 +52,8 @@ pub fn sign(set: &Set<'_>, keys: &[Arc<Key>], period: Period) -> Result<Signatur
     for key in keys {
         let head = head(set, key, period);
         let signature = key.sign(&[&head, body.as_slice()].concat())?;
-        wire.extend_from_slice(&[0xc0, 0x0c]);
-        wire.extend_from_slice(&rtype::RRSIG.to_be_bytes());
-        wire.extend_from_slice(&CLASS_IN.to_be_bytes());
-        wire.extend_from_slice(&set.ttl.to_be_bytes());
-        // At most 18 + 255 + 64 octets.
-        wire.extend_from_slice(&((head.len() + SIGNATURE_LEN) as u16).to_be_bytes());
-        wire.extend_from_slice(&head);
-        wire.extend_from_slice(&signature);
+        let data = [&head[..], &signature].concat();
+        push_record(&mut wire, rtype::RRSIG, Ttl::from_secs(set.ttl), &data);
         count += 1;
     }
     Ok(Signature {
@@ -105,7 +101,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dnssec::key::Algorithm;
+    use crate::dnssec::key::{Algorithm, SIGNATURE_LEN};
     use crate::dnssec::key_file::parse;
     use crate::name::Name;
 
