@@ -108,8 +108,7 @@ pub(crate) fn explain(
         };
         notes.push(("canary", format!("{share}% of networks; {side}")));
     }
-    let hosts = choose_host(steered, Family::V4, &placed.place, world);
-    if let Some(host) = hosts.host.filter(|_| !steered.hosts.is_empty()) {
+    if let Some(host) = choose_host(steered, Family::V4, &placed.place, world).host {
         notes.push(("answer_cname", host.to_string()));
     }
     Ok(Decision {

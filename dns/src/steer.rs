@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use sealane_model::{AllDown, PoolId, RegionId, ScopePrefix, Snapshot, Ttl};
-use sealane_steering::{Ask, ClientPlace, GeoTable, How, Ranking, Reason, rank};
+use sealane_steering::{Ask, ClientPlace, GeoTable, How, Ranking, Reason, SteeringPolicy, rank};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -88,50 +88,51 @@ pub fn choose(steered: &Steered, family: Family, place: &ClientPlace, world: &Sn
     let Some(canary) = &steered.canary else {
         return from_pool(steered, family, place, world);
     };
-    let mut choice = match try_canary(steered, canary, place, world, |ranking| {
-        let choice = from_ranking(steered, canary.pool, family, ranking, world);
-        (choice.outcome == Outcome::Addresses).then_some(choice)
-    }) {
-        Some(choice) => Choice {
-            canary: true,
-            ..choice
-        },
-        None => from_pool(steered, family, place, world),
-    };
+    let mut choice = from_canary(steered, canary, family, place, world)
+        .unwrap_or_else(|| from_pool(steered, family, place, world));
     // Who is a canary goes by the network.
     choice.scope = choice.scope.max(place.key_scope());
     choice
 }
 
-/// What `take` makes of the canary's regions for this client. `None`: it is no canary's client, or
-/// its pool is not well, so that the usual one serves.
-fn try_canary<T>(
+/// `None`: it is no canary's client, or the canary's pool is not well, so that the usual one serves.
+fn from_canary(
     steered: &Steered,
     canary: &Canary,
+    family: Family,
     place: &ClientPlace,
     world: &Snapshot,
-    take: impl FnOnce(&Ranking) -> Option<T>,
-) -> Option<T> {
+) -> Option<Choice> {
     if !takes(canary, steered, place) {
         return None;
     }
-    let ask = Ask {
-        pool: canary.pool,
-        policy: &canary.steering,
-        place,
-        key: place.key(),
-    };
-    let ranking = rank(&ask, world);
+    let ranking = rank(&ask(canary.pool, &canary.steering, place), world);
     let is_makeshift = matches!(
         ranking.reason,
         Reason::AllDown | Reason::NoData | Reason::Fallback | Reason::NoMembers
     );
-    (!is_makeshift).then(|| take(&ranking)).flatten()
+    if is_makeshift {
+        return None;
+    }
+    let choice = from_ranking(steered, canary.pool, family, &ranking, world);
+    (choice.outcome == Outcome::Addresses).then_some(Choice {
+        canary: true,
+        ..choice
+    })
+}
+
+fn ask<'a>(pool: PoolId, policy: &'a SteeringPolicy, place: &'a ClientPlace) -> Ask<'a> {
+    Ask {
+        pool,
+        policy,
+        place,
+        key: place.key(),
+    }
 }
 
 /// Is the client's network one of the canary's? Each name draws anew, and those drawn for a small
 /// share are drawn for a larger one as well.
-pub(crate) fn takes(canary: &Canary, steered: &Steered, place: &ClientPlace) -> bool {
+fn takes(canary: &Canary, steered: &Steered, place: &ClientPlace) -> bool {
     let drawn = xxh3_64_with_seed(steered.owner.wire(), place.key());
     #[expect(
         clippy::cast_precision_loss,
@@ -157,13 +158,7 @@ pub fn choose_host<'s>(
     place: &ClientPlace,
     world: &Snapshot,
 ) -> HostChoice<'s> {
-    let ask = Ask {
-        pool: steered.pool,
-        policy: &steered.policy,
-        place,
-        key: place.key(),
-    };
-    let ranking = rank(&ask, world);
+    let ranking = rank(&ask(steered.pool, &steered.policy, place), world);
     let mut fallback = from_ranking(steered, steered.pool, family, &ranking, world);
     let host_of = |region: RegionId| {
         let host = steered.hosts.iter().find(|(of, _)| *of == region);
@@ -185,13 +180,8 @@ pub fn choose_host<'s>(
 }
 
 fn from_pool(steered: &Steered, family: Family, place: &ClientPlace, world: &Snapshot) -> Choice {
-    let ask = Ask {
-        pool: steered.pool,
-        policy: &steered.policy,
-        place,
-        key: place.key(),
-    };
-    from_ranking(steered, steered.pool, family, &rank(&ask, world), world)
+    let ranking = rank(&ask(steered.pool, &steered.policy, place), world);
+    from_ranking(steered, steered.pool, family, &ranking, world)
 }
 
 /// The same for a ranking that is there already, as `explain` has it.
