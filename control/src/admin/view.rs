@@ -12,6 +12,7 @@ use sealane_model::{
 };
 use sealane_steering::{Candidate, Decision, Entry};
 use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::Canary;
 use crate::core::{OrderReply, Overview};
@@ -808,30 +809,16 @@ fn round(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// `2026-01-02T03:04:05.678Z` (RFC 3339 section 5.6), by the civil calendar of H. Hinnant's
-/// `civil_from_days`.
+/// `2026-01-02T03:04:05.678Z` (RFC 3339 section 5.6).
 pub(super) fn rfc3339(at: Timestamp) -> String {
-    const DAY_MS: u64 = 86_400_000;
-    let (days, ms) = (at.as_millis() / DAY_MS, at.as_millis() % DAY_MS);
-    // Counted from 0000-03-01, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{:03}Z",
-        ms % 1_000
-    )
+    let nanos = i128::from(at.as_millis()) * 1_000_000;
+    // RFC 3339 ends with the year 9999.
+    let time = OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .unwrap_or(PrimitiveDateTime::MAX.assume_utc());
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second, milli) = time.to_hms_milli();
+    let month = u8::from(month);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime};
+
 use super::key::{Key, Role};
 
 /// A moment in whole seconds since 1970.
@@ -32,58 +34,31 @@ impl Moment {
         if text.len() != 14 || !text.bytes().all(|octet| octet.is_ascii_digit()) {
             return None;
         }
-        let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
-        let (year, month, day) = (number(0, 4)?, number(4, 6)?, number(6, 8)?);
-        let (hour, minute, second) = (number(8, 10)?, number(10, 12)?, number(12, 14)?);
-        let lawful = (1..=12).contains(&month)
-            && (1..=31).contains(&day)
-            && hour < 24
-            && minute < 60
-            && second < 61;
-        if !lawful || year < 1970 {
-            return None;
-        }
-        let days = days_since_1970(year, month, day);
-        Some(Self(days * 86_400 + hour * 3_600 + minute * 60 + second))
+        let (year, rest) = text.split_at(4);
+        let two = |at: usize| rest.get(at..at + 2)?.parse::<u8>().ok();
+        let month = Month::try_from(two(0)?).ok()?;
+        let date = Date::from_calendar_date(year.parse().ok()?, month, two(2)?).ok()?;
+        let time = date.with_hms(two(4)?, two(6)?, two(8)?).ok()?;
+        let seconds = time.assume_utc().unix_timestamp();
+        u64::try_from(seconds).ok().map(Self)
     }
 }
 
 impl fmt::Display for Moment {
     /// `YYYYMMDDHHMMSS`, in UTC.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = date(self.0 / 86_400);
-        let second = self.0 % 86_400;
-        let (hour, minute) = (second / 3_600, second / 60 % 60);
-        let second = second % 60;
+        let time = i64::try_from(self.0).ok();
+        let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        // No file can name a later moment.
+        let time = time.unwrap_or(PrimitiveDateTime::MAX.assume_utc());
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second) = time.to_hms();
+        let month = u8::from(month);
         write!(
             f,
             "{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}"
         )
     }
-}
-
-/// Howard Hinnant's `days_from_civil`, for years from 1970.
-const fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year / 400, year % 400);
-    let month = (month + 9) % 12;
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Its inverse, `civil_from_days`.
-const fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year_of_era + if month <= 2 { 1 } else { 0 };
-    (year, month, day)
 }
 
 /// The moments of a key's life, by the words of BIND's key files. What is `None` never comes, but
@@ -414,11 +389,13 @@ mod tests {
             "",
             "2026112121253",
             "20261321212537",
+            "20260229000000",
             "19691231235959",
             "2026112121253x",
         ] {
             assert_eq!(Moment::parse(text), None, "{text}");
         }
+        assert_eq!(Moment(u64::MAX).to_string(), "99991231235959");
     }
 
     #[test]

@@ -642,9 +642,7 @@ fn rates_of(spec: &RrlSpec) -> Option<Option<Rates>> {
         per_second: answers,
         burst,
         slip: u32::try_from(slip.as_ref()?.value.0).ok()?,
-        exempt: exempt
-            .map(|at| (at.value.0.addr(), at.value.0.prefix_len()))
-            .collect(),
+        exempt: exempt.map(|at| at.value.0).collect(),
     };
     Some((answers > 0).then_some(rates))
 }
