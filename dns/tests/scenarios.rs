@@ -72,13 +72,13 @@ const CHECKS_LEAST: usize = 400;
 
 #[test]
 fn what_is_not_as_expected_is_told_with_its_place() {
-    let path = std::env::temp_dir().join(format!("sealane-scenario-{}.scn", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.scn");
     let script = "ZONE example.test\n    @ 60 SOA ns h 1 2 3 4 5\n    www A 192.0.2.1\n\n\
                   ASK www A\n    noerror aa\n    answer www 300 A 192.0.2.2\n\
                   ASK www A\n    nxdomain aa\nFLY away\n";
     std::fs::write(&path, script).unwrap();
     let report = scenario::play(&path);
-    std::fs::remove_file(&path).unwrap();
     let lines: Vec<&str> = report
         .failures
         .lines()

@@ -6,6 +6,8 @@
 //!
 //! ```text
 //! ZONE     example.test                       ; indented: a zone file, with $TTL 300
+//!              repeat 60 many A 10.0.0.{}     ; sixty lines, {} counts from 0
+//! ORIGIN   example.test                       ; completes names from here on; a ZONE does, too
 //! REGION   eu at 50.1,8.7
 //! POOL     api [threshold 50%] [hold_down 60s] [all_down fail_open|no_data|fallback IP,IP] [panic 20%]
 //!              eu [endpoints 2] [weight 33] [priority 1] [capacity 100] answers 192.0.2.10 2001:db8::10
@@ -26,6 +28,8 @@
 //!              answer www 10 A 192.0.2.10     ; each record of each section, no more, no fewer
 //!              authority @ 10 SOA             ; without data: any data
 //!              scope 24 / reason nearest / region eu / canary / size <=512 / silence
+//!              option 3 616d73 / option 3 none / count answer 60
+//!                                             ; sections of more than 20 need not be listed whole
 //! ASK      www A => noerror aa / answer www 10 A 192.0.2.10
 //!                                            ; the same in one line
 //! SPREAD   www A over 45.0.0.0/8 clients 4000 ; shares of the first address, ± 2 points
