@@ -286,11 +286,12 @@ async fn converse(guest: Guest, connection: Connection) {
     let last_words = async {
         loop {
             tokio::select! {
-                biased;
-                ended = streams.join_next() => if ended.is_none() { return },
+                Some(_) = streams.join_next() => {}
+                // What it sent before may still be on its way through the socket.
                 Ok((send, receive)) = connection.accept_bi() => {
                     streams.spawn(Arc::clone(&desk).take(send, receive));
                 }
+                else => return,
             }
         }
     };
