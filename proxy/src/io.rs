@@ -664,13 +664,22 @@ impl AsyncWrite for Conn {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::poll_fn;
 
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// A connection over loopback: our end and the peer's.
+    pub(crate) async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = TcpStream::connect(address).await.unwrap();
+        let (ours, _) = listener.accept().await.unwrap();
+        (Wire::new(Transport::Tcp(ours)), peer)
+    }
 
     /// Bytes that the codec gets before it has to wait.
     async fn read_in_a_turn(conn: &mut Conn) -> usize {
@@ -691,13 +700,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_sends_without_pause_leaves_others_their_turn() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut peer = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (tcp, _) = listener.accept().await.unwrap();
+        let (wire, mut peer) = pair().await;
         peer.write_all(&[0; 40_000]).await.unwrap();
-        let wire = Wire::new(Transport::Tcp(tcp));
         let mut conn = wire.conn(Mode::Coalesce);
         poll_fn(|cx| wire.poll_readable(cx)).await.unwrap();
 

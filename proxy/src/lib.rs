@@ -242,12 +242,7 @@ impl Proxy {
     pub fn adopt_flows(&self, name: &str, asked: SocketAddr, flows: Vec<LeftFlow>) {
         let mut state = self.state();
         let mut listeners = state.listeners.iter_mut();
-        let same = |bound: &&mut Bound| {
-            let same_name = *bound.name == *name;
-            bound.kind == SocketKind::Datagram
-                && bound.asked == asked
-                && (asked.port() != 0 || same_name)
-        };
+        let same = |bound: &&mut Bound| bound.serves(name, SocketKind::Datagram, asked);
         if let Some(bound) = listeners.find(same) {
             bound.flows.extend(flows);
         }
@@ -474,16 +469,15 @@ fn bind_new(
                 address: *asked,
                 source,
             };
-            if new
-                .iter()
-                .any(|bound| is_same_socket(bound, listener, *asked) && asked.port() != 0)
-            {
+            let kind = SocketKind::of(&listener.protocol);
+            let mut others = new.iter();
+            if asked.port() != 0 && others.any(|bound| bound.is_socket(kind, *asked)) {
                 return Err(failed(std::io::ErrorKind::AddrInUse.into()));
             }
             let wanted = Wanted {
                 listener: &listener.name,
                 address: *asked,
-                kind: SocketKind::of(&listener.protocol),
+                kind,
             };
             let workers = options.workers.get();
             let (address, sockets) = match inherit(wanted) {
@@ -512,14 +506,20 @@ fn bind_new(
     Ok(new)
 }
 
-/// With port 0 an address is known by its listener's name only.
-fn is_same(bound: &Bound, listener: &Listener, asked: SocketAddr) -> bool {
-    is_same_socket(bound, listener, asked) && (asked.port() != 0 || bound.name == listener.name)
+impl Bound {
+    /// With port 0 an address is known by its listener's name only.
+    fn serves(&self, name: &str, kind: SocketKind, asked: SocketAddr) -> bool {
+        self.is_socket(kind, asked) && (asked.port() != 0 || *self.name == *name)
+    }
+
+    /// TCP and UDP have ports of their own.
+    fn is_socket(&self, kind: SocketKind, asked: SocketAddr) -> bool {
+        self.asked == asked && self.kind == kind
+    }
 }
 
-/// TCP and UDP have ports of their own.
-fn is_same_socket(bound: &Bound, listener: &Listener, asked: SocketAddr) -> bool {
-    bound.asked == asked && bound.kind == SocketKind::of(&listener.protocol)
+fn is_same(bound: &Bound, listener: &Listener, asked: SocketAddr) -> bool {
+    bound.serves(&listener.name, SocketKind::of(&listener.protocol), asked)
 }
 
 /// Gives a listener that stays its new rules, and closes one that does not.

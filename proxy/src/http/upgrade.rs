@@ -102,19 +102,11 @@ impl Direction {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
     use super::*;
-    use crate::io::{Transport, outbox};
-
-    async fn pair() -> (Wire, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let ours = TcpStream::connect(address).await.unwrap();
-        let (peer, _) = listener.accept().await.unwrap();
-        (Wire::new(Transport::Tcp(ours)), peer)
-    }
+    use crate::io::outbox;
+    use crate::io::tests::pair;
 
     #[tokio::test]
     async fn what_was_said_before_a_break_arrives() {

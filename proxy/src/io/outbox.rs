@@ -103,19 +103,12 @@ mod tests {
     use std::task::Poll;
     use std::time::Duration;
 
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
     use super::run;
-    use crate::io::{Transport, Wire};
-
-    async fn pair() -> (Wire, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let ours = TcpStream::connect(address).await.unwrap();
-        let (peer, _) = listener.accept().await.unwrap();
-        (Wire::new(Transport::Tcp(ours)), peer)
-    }
+    use crate::io::Wire;
+    use crate::io::tests::pair;
 
     async fn say(wire: &Wire, text: &[u8]) {
         wire.queue(text);

@@ -3,10 +3,11 @@
 use std::future::poll_fn;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::*;
-use crate::io::{Mode, Transport, Wire};
+use crate::io::tests::pair;
+use crate::io::{Mode, Wire};
 
 const CONTROL: u32 = 1_000;
 const DATA: u8 = 0;
@@ -177,12 +178,9 @@ fn frames_are_followed_wherever_reads_cut_them() {
 
 /// A connection over loopback, and its client's end.
 async fn counted() -> (Wire, Counted, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let peer = TcpStream::connect(listener.local_addr().unwrap()).await;
-    let (ours, _) = listener.accept().await.unwrap();
-    let wire = Wire::new(Transport::Tcp(ours));
+    let (wire, peer) = pair().await;
     let (counted, _) = Counted::new(wire.conn(Mode::Coalesce), 1_000);
-    (wire, counted, peer.unwrap())
+    (wire, counted, peer)
 }
 
 /// Bytes of each read until there is none in this turn.
