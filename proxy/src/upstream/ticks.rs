@@ -21,9 +21,11 @@ impl<const N: usize> Ring<N> {
 
     /// Adds if the sum of all N ticks allows it. Whoever else adds to this tick meanwhile is seen.
     pub(crate) fn add_if(&self, tick: u32, amount: i32, allows: impl Fn(i64) -> bool) -> bool {
+        let is_other = |place: usize| place != Self::place(tick);
         self.change(tick, |own| {
-            let sum = i64::from(own) + self.sum_but(tick, Self::place(tick));
-            allows(sum).then_some(amount)
+            let others = self.lately(tick).filter(|(place, ..)| is_other(*place));
+            let others: i64 = others.map(|(.., amount)| amount).sum();
+            allows(i64::from(own) + others).then_some(amount)
         })
     }
 
@@ -45,26 +47,23 @@ impl<const N: usize> Ring<N> {
     }
 
     pub(crate) fn sum(&self, tick: u32) -> i64 {
-        self.sum_but(tick, N)
-    }
-
-    fn sum_but(&self, tick: u32, left_out: usize) -> i64 {
-        let slots = self.0.iter().enumerate();
-        let others = slots.filter(|(place, _)| *place != left_out);
-        others
-            .map(|(_, slot)| Slot::unpack(slot.load(Ordering::Relaxed)))
-            .filter(|slot| slot.age_at(tick).is_some_and(|age| (age as usize) < N))
-            .map(|slot| i64::from(slot.amount))
-            .sum()
+        self.sum_of(tick, |_, amount| amount)
     }
 
     /// The sum of all that `part` makes of each tick's amount, told how many ticks ago that was.
     pub(crate) fn sum_of(&self, tick: u32, part: impl Fn(u32, i64) -> i64) -> i64 {
-        let slots = self.0.iter();
-        let slots = slots.map(|slot| Slot::unpack(slot.load(Ordering::Relaxed)));
-        slots
-            .filter_map(|slot| Some(part(slot.age_at(tick)?, i64::from(slot.amount))))
-            .sum()
+        let parts = self.lately(tick);
+        parts.map(|(_, age, amount)| part(age, amount)).sum()
+    }
+
+    /// Of each of the last N ticks: its place, how many ticks ago it was, and its amount.
+    fn lately(&self, tick: u32) -> impl Iterator<Item = (usize, u32, i64)> {
+        let slots = self.0.iter().enumerate();
+        slots.filter_map(move |(place, slot)| {
+            let slot = Slot::unpack(slot.load(Ordering::Relaxed));
+            let age = slot.age_at(tick).filter(|age| (*age as usize) < N)?;
+            Some((place, age, i64::from(slot.amount)))
+        })
     }
 
     const fn place(tick: u32) -> usize {
