@@ -69,9 +69,7 @@ impl Source {
     pub fn expiry(&self) -> &Expiry {
         &self.expiry
     }
-}
 
-impl Source {
     /// Rolls keys over when their time has come.
     pub(crate) fn keeper(&self) -> Keeper {
         self.keeper.clone()

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::app::{App, Place};
-use crate::dnssec::{self, keeper};
+use crate::dnssec::keeper;
 use crate::expiry::LOOK_EVERY;
 use crate::handover::Inheritance;
 use crate::reload::{self, ReloadError, Source};
@@ -210,7 +210,7 @@ impl Life {
                 _ = look.tick() => self.source.expiry().look(),
                 _ = look_at_keys.tick() => {
                     let keeper = self.source.keeper();
-                    let looked = tokio::task::spawn_blocking(move || keeper.look(dnssec::now()));
+                    let looked = tokio::task::spawn_blocking(move || keeper.look(sealane_dns::now()));
                     // An error would be a panic, which has been logged as one.
                     let _ = looked.await;
                 }

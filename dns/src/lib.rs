@@ -42,4 +42,5 @@ pub use config::Config;
 pub use explain::ExplainError;
 pub use sealane_tls::{CertificatePem, ServerTls};
 pub use serve::bind::{BindError, Inherit, Sockets};
+pub use serve::clock::now;
 pub use server::{Deps, Dns, Options, Prepared};

@@ -24,6 +24,7 @@ use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind, bind_encrypted};
+use crate::serve::clock::now;
 use crate::serve::{Shared, Stop, door, quic, signer, udp};
 
 /// What the name server is given to work with.
@@ -118,7 +119,7 @@ impl Dns {
         inherit: &mut Inherit<'_>,
     ) -> Result<Self, BindError> {
         let own = own_secret();
-        let mut rules = Rules::compile_at(&config, signer::now(), None);
+        let mut rules = Rules::compile_at(&config, now(), None);
         rules.fill_secret(&config.cookies, own.as_ref());
         let wanted = wanted_by(&config);
         let new = bind_all(&wanted, &[], options.workers, inherit)?;
@@ -253,7 +254,7 @@ impl Dns {
         let new = bind_all(&missing, &ours, self.workers, &mut nothing)?;
         let new: Result<_, _> = new.into_iter().map(Service::new).collect();
         let before = self.shared.rules.load();
-        let mut rules = Rules::compile_at(&config, signer::now(), Some(&before));
+        let mut rules = Rules::compile_at(&config, now(), Some(&before));
         rules.fill_secret(&config.cookies, self.own.as_ref());
         Ok(Prepared {
             rules,

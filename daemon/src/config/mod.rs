@@ -26,11 +26,12 @@ mod yaml;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_dns::config::Protocol;
+use sealane_dns::name::Name;
 use sealane_model::{IdBook, RegionId};
 use sealane_proxy::tls::{Expiring, ServerTls};
 
@@ -211,6 +212,11 @@ pub fn key_policies(path: &Path, env: &Environment<'_>) -> Result<Vec<KeyPolicy>
         Some(spec) if notes.count() == 0 => Ok(parse::key_policies(&spec, &Files::new(base))),
         _ => Err(notes.into_report()),
     }
+}
+
+/// The same for a zone that no file names yet: the defaults. `None`: a default is missing.
+pub(crate) fn default_key_policy(zone: Name, dir: PathBuf) -> Option<KeyPolicy> {
+    parse::default_key_policy(zone, dir)
 }
 
 /// What serves TLS with certificates that were renewed.

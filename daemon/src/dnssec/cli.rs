@@ -4,16 +4,15 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use sealane_dns::dnssec::key::{Algorithm, Key, Role};
 use sealane_dns::dnssec::key_file::ds_text;
-use sealane_dns::dnssec::timing::{Delays, Moment, State, duties, state};
+use sealane_dns::dnssec::timing::{Moment, State, duties, state};
 use sealane_dns::name::Name;
 
-use super::{KeyPolicy, Keys, now};
+use super::{KeyPolicy, Keys};
 use crate::config;
 
 #[derive(Debug, clap::Args)]
@@ -94,16 +93,8 @@ impl RoleWord {
     }
 }
 
-/// How long a roll-over waits where no configuration says so: the configuration's defaults.
-const DELAYS: Delays = Delays {
-    key_ttl: Duration::from_secs(3_600),
-    zone_ttl: Duration::from_secs(86_400),
-    ds_ttl: Duration::from_secs(86_400),
-    propagation: Duration::from_secs(300),
-};
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let now = now();
+    let now = sealane_dns::now();
     let said = match &args.verb {
         Verb::Keygen {
             zone,
@@ -118,12 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let policy = policy(args, zone)?;
             let mut keys = Keys::read(&policy)?;
             let key = keys.retire(*tag, now)?;
-            let delete = key.times.delete.map(|time| time.to_string());
-            format!(
-                "; {} signs no more; it leaves the zone at {}\n",
-                key.file_stem(),
-                delete.unwrap_or_default()
-            )
+            format!("; {} signs no more\n{}", key.file_stem(), leaves(key))
         }
     };
     print!("{said}");
@@ -135,7 +121,7 @@ fn policy(args: &Args, zone: &str) -> anyhow::Result<KeyPolicy> {
     if let Some(dir) = &args.key_dir
         && !args.config.exists()
     {
-        return Ok(plain_policy(zone, dir.clone()));
+        return plain_policy(zone, dir.clone());
     }
     let env = |name: &str| std::env::var(name).ok();
     let policies = config::key_policies(&args.config, &env);
@@ -147,7 +133,7 @@ fn policy(args: &Args, zone: &str) -> anyhow::Result<KeyPolicy> {
             dir: dir.clone(),
             ..policy
         }),
-        (None, Some(dir)) => Ok(plain_policy(zone, dir.clone())),
+        (None, Some(dir)) => plain_policy(zone, dir.clone()),
         (None, None) => {
             let file = args.config.display();
             bail!(
@@ -157,14 +143,9 @@ fn policy(args: &Args, zone: &str) -> anyhow::Result<KeyPolicy> {
     }
 }
 
-fn plain_policy(zone: Name, dir: PathBuf) -> KeyPolicy {
-    KeyPolicy {
-        zone,
-        dir,
-        delays: DELAYS,
-        roll_zone_keys: None,
-        roll_entry_keys: None,
-    }
+fn plain_policy(zone: Name, dir: PathBuf) -> anyhow::Result<KeyPolicy> {
+    let policy = config::default_key_policy(zone, dir);
+    policy.context("the configuration has no defaults for keys")
 }
 
 fn keygen(
@@ -274,23 +255,19 @@ fn roll(policy: &KeyPolicy, role: Role, now: Moment) -> anyhow::Result<String> {
             ds_text(&new)
         );
     }
-    if let Some(delete) = old.times.delete {
-        let _ = writeln!(said, "; {old_stem} leaves the zone at {delete}");
-    }
+    said.push_str(&leaves(old));
     Ok(said)
 }
 
 fn ds_seen(policy: &KeyPolicy, now: Moment) -> anyhow::Result<String> {
     let mut keys = Keys::read(policy)?;
-    let mut said = String::new();
-    for key in keys.ds_seen(now)? {
-        let delete = key.times.delete.map(|time| time.to_string());
-        let _ = writeln!(
-            said,
-            "; {} leaves the zone at {}",
-            key.file_stem(),
-            delete.unwrap_or_default()
-        );
-    }
-    Ok(said)
+    Ok(keys.ds_seen(now)?.into_iter().map(leaves).collect())
+}
+
+/// When a key will be gone, if that is known.
+fn leaves(key: &Key) -> String {
+    let delete = key.times.delete;
+    delete.map_or_else(String::new, |delete| {
+        format!("; {} leaves the zone at {delete}\n", key.file_stem())
+    })
 }

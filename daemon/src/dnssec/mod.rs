@@ -7,13 +7,13 @@
 pub mod cli;
 pub(crate) mod keeper;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealane_dns::dnssec::key::{Algorithm, Key, KeyError, Role};
+use sealane_dns::dnssec::key::{Algorithm, Key, KeyError, Role, file_prefix};
 use sealane_dns::dnssec::key_file::{self, KeyFileError};
 use sealane_dns::dnssec::timing::{
     Delays, Moment, State, Times, ds_seen, first, retire, roll, state,
@@ -50,27 +50,6 @@ fn refused<T>(why: impl Into<String>) -> Result<T, KeysError> {
     Err(KeysError::Refused(why.into()))
 }
 
-/// The names of a zone's key files begin so.
-#[must_use]
-pub fn key_files_of(zone: &Name) -> String {
-    match zone.to_string() {
-        root if root == "." => "K.+".to_owned(),
-        zone => format!("K{zone}.+"),
-    }
-}
-
-/// What the clock says.
-#[must_use]
-pub(crate) fn now() -> Moment {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the times in key files are those of the calendar"
-    )]
-    let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH);
-    Moment(since.unwrap_or_default().as_secs())
-}
-
 /// One zone's keys, and what is to be done about them.
 #[derive(Debug)]
 pub(crate) struct Keys<'p> {
@@ -80,7 +59,7 @@ pub(crate) struct Keys<'p> {
 
 impl<'p> Keys<'p> {
     pub(crate) fn read(policy: &'p KeyPolicy) -> Result<Self, KeysError> {
-        let pattern = format!("{}*.key", key_files_of(&policy.zone));
+        let pattern = format!("{}*.key", file_prefix(&policy.zone));
         let paths = config::listing(&policy.dir.join(pattern)).unwrap_or_default();
         let all = paths
             .iter()
@@ -299,32 +278,23 @@ fn file_error(path: &Path, source: io::Error) -> KeysError {
 
 /// Replaces a file by renaming another one over it.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), KeysError> {
-    let new = beside(path, "new");
-    let error = |source| file_error(path, source);
-    // A leftover of a crash might be readable by others.
-    match fs::remove_file(&new) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(error(source)),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create_new(true).mode(mode).open(&new);
-    let mut file = opened.map_err(error)?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all());
-    written
-        .and_then(|()| fs::rename(&new, path))
-        .map_err(|source| {
-            // Only litter would stay; the error that counts is the first one.
-            let _ = fs::remove_file(&new);
-            error(source)
-        })
+    replace(path, text, mode).map_err(|source| file_error(path, source))
+}
+
+fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let dir = path.parent().unwrap_or_else(|| Path::new("."));
+    let mode = Permissions::from_mode(mode);
+    let mut file = tempfile::Builder::new()
+        .permissions(mode)
+        .tempfile_in(dir)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn policy(dir: &Path) -> KeyPolicy {

@@ -11,6 +11,7 @@ use sealane_model::Snapshot;
 use tracing::info;
 
 use super::Shared;
+use super::clock::now;
 use crate::dnssec::timing::Moment;
 use crate::metrics::Signing;
 use crate::rules::Rules;
@@ -20,17 +21,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A table of steered signatures that is full is made anew without what nobody asks for, but no more
 /// often than this.
 const RENEW_AT_MOST_EVERY: u64 = 60;
-
-/// What a clock says. The name server's own pure parts are handed this.
-pub(crate) fn now() -> Moment {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "signatures hold from one time of the calendar to another"
-    )]
-    let now = std::time::SystemTime::now();
-    let since = now.duration_since(std::time::UNIX_EPOCH);
-    Moment(since.unwrap_or_default().as_secs())
-}
 
 /// Runs until the sender of `stop` is gone.
 pub(crate) fn run(shared: &Shared, stop: &Receiver<()>) {

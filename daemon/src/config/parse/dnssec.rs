@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealane_dns::config::{Dnssec, Zone};
 use sealane_dns::dnssec::chain::Denial;
-use sealane_dns::dnssec::key::{Key, Role};
+use sealane_dns::dnssec::key::{Key, Role, file_prefix};
 use sealane_dns::dnssec::key_file;
 use sealane_dns::dnssec::timing::Delays;
 use sealane_dns::name::Name;
@@ -19,7 +19,7 @@ use super::super::spec::{
     DenialWord, DnssecSpec, FileSpec, RollAfterSpec, ZoneDnssecSpec, ZoneSpec,
 };
 use super::{KEY_FOLDER, Parser};
-use crate::dnssec::{KeyPolicy, key_files_of};
+use crate::dnssec::KeyPolicy;
 
 impl Parser<'_> {
     /// The zone with its keys, if it is to be signed. `None` after a mistake.
@@ -33,9 +33,7 @@ impl Parser<'_> {
             return Some(zone);
         };
         let common = common?;
-        let dir = common.value.key_dir.as_ref();
-        let dir = dir.map(|dir| self.files.resolve(&dir.0));
-        let Some(dir) = dir.or_else(|| self.key_dir.clone()) else {
+        let Some(dir) = self.key_dir.clone() else {
             self.notes.mistake(
                 Mistake::new(dnssec.span, "nothing says where the keys of signed zones are")
                     .expected("`dns: { dnssec: { key_dir: DIRECTORY } }`, or `node: { state_dir: DIRECTORY }`"),
@@ -44,7 +42,6 @@ impl Parser<'_> {
         };
         let policy = policy(&dnssec.value, &common.value, zone.apex.clone(), dir)?;
         self.check_ttls(&zone, dnssec)?;
-        self.check_types(&zone, dnssec);
         let keys = self.keys(&policy, dnssec)?;
         zone.dnssec = Some(Arc::new(Dnssec {
             keys,
@@ -99,31 +96,11 @@ impl Parser<'_> {
         Some(())
     }
 
-    /// Signatures and proofs are made here; those of somebody else would contradict them.
-    fn check_types(&mut self, zone: &Zone, spec: &At<ZoneDnssecSpec>) {
-        const MADE: [(u16, &str); 4] = [
-            (46, "RRSIG"),
-            (47, "NSEC"),
-            (50, "NSEC3"),
-            (51, "NSEC3PARAM"),
-        ];
-        for record in &zone.records {
-            let made = MADE.iter().find(|(kind, _)| *kind == record.rtype);
-            if let Some((_, word)) = made {
-                let message = format!(
-                    "{} has a record of type {word}: the zone is signed here, so it must go",
-                    record.owner
-                );
-                self.notes.wrong(spec.span, message);
-            }
-        }
-    }
-
     fn keys(&mut self, policy: &KeyPolicy, spec: &At<ZoneDnssecSpec>) -> Option<Vec<Arc<Key>>> {
         let zone = &policy.zone;
         let mut keys = Vec::new();
         let before = self.notes.count();
-        for public in self.files.folder(&policy.dir, &key_files_of(zone), "key") {
+        for public in self.files.folder(&policy.dir, &file_prefix(zone), "key") {
             match self.key(&public, zone) {
                 Ok(key) => keys.push(Arc::new(key)),
                 Err(message) => self.notes.wrong(spec.span, message),
@@ -166,21 +143,9 @@ impl Parser<'_> {
 
 /// How the keys of a file's signed zones are kept.
 pub(in crate::config) fn key_policies(spec: &FileSpec, files: &Files) -> Vec<KeyPolicy> {
-    let state_dir = spec
-        .node
-        .as_ref()
-        .and_then(|node| node.value.state_dir.as_ref());
-    let state_dir = state_dir.map(|dir| files.resolve(&dir.0).join(KEY_FOLDER));
     let dns = spec.dns.as_ref().map(|dns| &dns.value);
-    let Some(common) = dns.and_then(|dns| dns.dnssec.as_ref()) else {
-        return Vec::new();
-    };
-    let dir = common
-        .value
-        .key_dir
-        .as_ref()
-        .map(|dir| files.resolve(&dir.0));
-    let Some(dir) = dir.or(state_dir) else {
+    let common = dns.and_then(|dns| dns.dnssec.as_ref());
+    let (Some(common), Some(dir)) = (common, key_dir(spec, files)) else {
         return Vec::new();
     };
     let zones = dns.and_then(|dns| dns.zones.as_ref());
@@ -191,6 +156,25 @@ pub(in crate::config) fn key_policies(spec: &FileSpec, files: &Files) -> Vec<Key
         policy(&dnssec.value, &common.value, apex, dir.clone())
     });
     policies.collect()
+}
+
+/// Where the keys of signed zones are.
+pub(super) fn key_dir(spec: &FileSpec, files: &Files) -> Option<PathBuf> {
+    let (dns, node) = (spec.dns.as_ref(), spec.node.as_ref());
+    let common = dns.and_then(|dns| dns.value.dnssec.as_ref());
+    let own = common.and_then(|common| common.value.key_dir.as_ref());
+    let state_dir = node.and_then(|node| node.value.state_dir.as_ref());
+    let in_state_dir = || Some(files.resolve(&state_dir?.0).join(KEY_FOLDER));
+    own.map(|dir| files.resolve(&dir.0)).or_else(in_state_dir)
+}
+
+/// How the keys of a zone are kept of which no file speaks yet.
+pub(in crate::config) fn default_key_policy(zone: Name, dir: PathBuf) -> Option<KeyPolicy> {
+    use super::super::decode::Shape as _;
+    let (mut spec, mut common) = (ZoneDnssecSpec::default(), DnssecSpec::default());
+    spec.fill();
+    common.fill();
+    policy(&spec, &common, zone, dir)
 }
 
 fn policy(

@@ -106,7 +106,7 @@ pub(super) fn parse(
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
     let bounds = parser.bounds(tier_header.as_ref());
-    parser.key_dir = state_dir.map(|dir| dir.join(KEY_FOLDER));
+    parser.key_dir = dnssec::key_dir(spec, parser.files);
     let dns = parser.dns(dns.as_ref(), geo.clone(), encrypted);
     let admin = parser.admin(admin.as_ref());
     parser.check_purpose(spec, &listeners, &dns);
@@ -140,7 +140,7 @@ pub(super) fn parse(
     })
 }
 
-pub(super) use dnssec::key_policies;
+pub(super) use dnssec::{default_key_policy, key_policies};
 
 /// The TLS of each listener, and of the name server, that has all it needs, whatever else is wrong.
 pub(super) fn renewed_tls(
@@ -199,7 +199,7 @@ struct Parser<'a> {
     pool_limits: Vec<PoolLimits>,
     /// `None`: they could not be read.
     sticky_keys: Option<Arc<[StickyKey]>>,
-    /// Where keys of zones are, unless the file says otherwise.
+    /// Where keys of zones are.
     key_dir: Option<PathBuf>,
     /// How keys of signed zones are kept.
     key_policies: Vec<KeyPolicy>,
