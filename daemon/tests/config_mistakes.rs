@@ -1050,6 +1050,10 @@ fn what_a_steered_name_says_for_itself_is_checked() {
         &["4:81: a name with `hosts` is a CNAME and has no HTTPS record of its own"],
     );
     check_zone(
+        "steered: { a: { pool: api, hosts: { eu-central-1: x.example.net }, canary: { pool: api, share: 5% } } }",
+        &["4:82: a name with `hosts` has no canary: its hosts are those of one pool's regions"],
+    );
+    check_zone(
         "steered: { a: { pool: api, canary: { pool: apj, share: 5% } } }",
         &["4:50: there is no pool `apj`"],
     );

@@ -1629,7 +1629,7 @@ shape! {
         steering: SteeringSpec,
         /// What is answered for this name when no region is usable. As for the pool when left out.
         all_down: AllDownSpec,
-        /// A share of clients that is led to another pool.
+        /// A share of clients that is led to another pool; not beside `hosts`.
         canary: DnsCanarySpec,
         /// Host names by region: the name is a CNAME of the chosen region's host. Regions without one are passed over.
         hosts: Table<Text>,

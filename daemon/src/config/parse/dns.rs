@@ -40,15 +40,7 @@ impl Parser<'_> {
         encrypted: Vec<Encrypted>,
     ) -> Option<Config> {
         let Some(spec) = spec else {
-            return Some(Config {
-                bind: Vec::new(),
-                encrypted,
-                zones: Vec::new(),
-                geo,
-                limits: default_limits()?,
-                cookies: Cookies::Off,
-                identity: Identity::default(),
-            });
+            return Some(Config::new(Vec::new(), geo));
         };
         let DnsSpec {
             span: _,
@@ -72,15 +64,7 @@ impl Parser<'_> {
         let answers = rrl.as_ref().and_then(|at| rates_of(&at.value));
         let bind = bind.as_ref()?;
         if zones.is_empty() {
-            return Some(Config {
-                bind: Vec::new(),
-                encrypted: Vec::new(),
-                zones,
-                geo,
-                limits: limits_of(limits.as_ref()?)?,
-                cookies: cookies?,
-                identity,
-            });
+            return Some(Config::new(zones, geo));
         }
         if bind.value.is_empty() {
             self.notes
@@ -97,10 +81,7 @@ impl Parser<'_> {
             encrypted,
             zones,
             geo,
-            limits: Limits {
-                answers: answers?,
-                ..limits_of(limits.as_ref()?)?
-            },
+            limits: limits_of(limits.as_ref()?, answers?)?,
             cookies: cookies?,
             identity,
         })
@@ -470,6 +451,11 @@ impl Parser<'_> {
             let rule = self.all_down(&rule.value)?;
             steering = Arc::new(SteeringPolicy::clone(&steering).with_all_down(rule));
         }
+        if let (Some(canary), false) = (&spec.value.canary, hosts.is_empty()) {
+            let message =
+                "a name with `hosts` has no canary: its hosts are those of one pool's regions";
+            self.notes.wrong(canary.span, message);
+        }
         if let (Some(params), false) = (&spec.value.https, hosts.is_empty()) {
             let message = "a name with `hosts` is a CNAME and has no HTTPS record of its own";
             self.notes.wrong(params.span, message);
@@ -608,7 +594,7 @@ fn seconds(at: &At<TtlText>) -> Ttl {
     Ttl::from_secs(at.value.0)
 }
 
-fn limits_of(spec: &At<DnsLimitsSpec>) -> Option<Limits> {
+fn limits_of(spec: &At<DnsLimitsSpec>, answers: Option<Rates>) -> Option<Limits> {
     let DnsLimitsSpec {
         span: _,
         broken: _,
@@ -618,7 +604,7 @@ fn limits_of(spec: &At<DnsLimitsSpec>) -> Option<Limits> {
     Some(Limits {
         tcp_connections: usize::try_from(tcp_connections.as_ref()?.value.0).ok()?,
         tcp_idle: tcp_idle.as_ref()?.value.0,
-        answers: None,
+        answers,
     })
 }
 
@@ -651,13 +637,6 @@ fn hexadecimal(text: &str) -> Option<[u8; 16]> {
     let digits = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     let number = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
     Some(number.to_be_bytes())
-}
-
-fn default_limits() -> Option<Limits> {
-    use super::super::decode::Shape as _;
-    let mut spec = DnsLimitsSpec::default();
-    spec.fill();
-    limits_of(&At::unwritten(spec))
 }
 
 fn filled_soa() -> SoaSpec {
