@@ -35,6 +35,8 @@ pub(crate) const PUBLISH_FIGURES_EVERY: Duration = Duration::from_secs(1);
 pub(crate) const PUBLISH_ANYWAY_EVERY: Duration = Duration::from_secs(10);
 /// Live traffic is counted up this often, where anything depends on it.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// What clients' connections told is taken in this often, where anything is learned from it.
+pub(crate) const LEARN_EVERY: Duration = Duration::from_secs(5);
 /// Observations taken in before anything else gets its turn again.
 const OBSERVATIONS_AT_ONCE: usize = 256;
 
@@ -108,6 +110,7 @@ fn build_with(config: Config, clock: Clock, remembered: Option<Remembered>) -> C
         pending: Publish::NotNeeded,
         published: now,
         counted: now,
+        learned: now,
         wake_at: Some(now),
     };
     Control {
@@ -192,6 +195,8 @@ struct Actor {
     published: Timestamp,
     /// When live traffic was counted up last.
     counted: Timestamp,
+    /// When clients' connections were listened to last.
+    learned: Timestamp,
     wake_at: Option<Timestamp>,
 }
 
@@ -207,6 +212,7 @@ enum Event {
 
 impl Actor {
     async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        self.ask_for_round_trips();
         let mut shutdown = pin!(shutdown);
         let mut observed = Vec::with_capacity(OBSERVATIONS_AT_ONCE);
         self.step(Input::Tick);
@@ -248,6 +254,9 @@ impl Actor {
             let totals = self.observations.traffic().totals();
             self.step(Input::Counted(totals));
         }
+        if self.learn_at().is_some_and(|at| at <= now) {
+            self.learn(now);
+        }
         if self.publish_at() <= now {
             self.publish();
         }
@@ -288,6 +297,7 @@ impl Actor {
                 self.runner.forget_certificates();
                 metrics::leaving(&self.core.snapshot(self.clock.now()));
                 self.step(Input::Replaced(config));
+                self.ask_for_round_trips();
                 self.publish();
                 // An error means that whoever asked has left.
                 let _ = reply.send(());
@@ -444,6 +454,7 @@ impl Actor {
             self.wake_at,
             self.store.wake_at(),
             self.count_at(),
+            self.learn_at(),
             Some(self.publish_at()),
         ];
         all.into_iter()
@@ -455,6 +466,24 @@ impl Actor {
     fn count_at(&self) -> Option<Timestamp> {
         let wanted = self.core.wants_counts();
         wanted.then(|| self.counted + COUNT_EVERY)
+    }
+
+    fn ask_for_round_trips(&self) {
+        let wanted = self.core.wants_round_trips();
+        self.observations.distances().want(wanted);
+    }
+
+    fn learn_at(&self) -> Option<Timestamp> {
+        let wanted = self.core.wants_round_trips();
+        wanted.then(|| self.learned + LEARN_EVERY)
+    }
+
+    fn learn(&mut self, now: Timestamp) {
+        self.learned = now;
+        let heard = self.observations.distances().take();
+        metrics::heard(heard.len());
+        self.step(Input::Heard(heard));
+        metrics::learned(self.core.client_networks(), self.core.learned());
     }
 
     fn publish_at(&self) -> Timestamp {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use sealane_model::{PoolId, Topology};
 
+use crate::learn::LearnRule;
+
 #[derive(Clone, Debug)]
 pub struct Config {
     pub node: Arc<str>,
@@ -17,6 +19,8 @@ pub struct Config {
     pub probes: Vec<(PoolId, Probe)>,
     /// No listener opens before the first round of probes ended, or this passed (A6).
     pub first_round_limit: Duration,
+    /// Whether clients' connections teach how far they are; `None`: they don't.
+    pub learn: Option<LearnRule>,
     /// Where the last map is kept over a restart; `None`: nowhere.
     pub state_file: Option<PathBuf>,
     pub admin: AdminConfig,

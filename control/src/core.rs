@@ -4,6 +4,7 @@
 //! what to do. The actor around it probes, resolves, publishes and writes; tests drive it in
 //! virtual time. **Start reading here.**
 
+mod learn;
 mod order;
 mod settle;
 mod traffic;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{
-    EndpointId, Failure, Generation, Judged, Judgement, Observation, Outcome, PoolId, RampStep,
-    RegionId, Source, Standing, Target, Timestamp, Topology, TrafficCounts, Verdict,
+    EndpointId, Failure, Generation, Judged, Judgement, Learned, Observation, Outcome, PoolId,
+    RampStep, RegionId, RoundTrip, Source, Standing, Target, Timestamp, Topology, TrafficCounts,
+    Verdict,
 };
 
 use crate::config::{Config, Probe};
@@ -27,6 +29,7 @@ use crate::health::endpoint::{Counts, Track};
 use crate::health::judged;
 use crate::health::region::Tally;
 use crate::health::rtt::Floor;
+use crate::learn::Learner;
 use crate::overrides::{Order, Override, Overrides};
 use crate::probe::schedule::{Pace, Schedule, Started, Ticket};
 use crate::ramp::Climb;
@@ -73,6 +76,8 @@ pub enum Input {
     Observed(Observation),
     /// What live traffic amounts to by now.
     Counted(Totals),
+    /// What clients' connections told since the last time.
+    Heard(Vec<RoundTrip>),
     /// An operator asks.
     Ordered(Order),
     /// The configuration was read anew.
@@ -176,6 +181,9 @@ pub struct Core {
     climb_at: Option<Timestamp>,
     /// The last turn in which a part of the clients took over new figures.
     turned: u64,
+    learner: Option<Learner>,
+    learned: Arc<Learned>,
+    seed: u64,
     generation: Generation,
     started_at: Timestamp,
     restored_at: Option<Timestamp>,
@@ -239,6 +247,9 @@ impl Core {
             hold_down_ends: None,
             climb_at: None,
             turned: turn_of(now),
+            learner: None,
+            learned: Arc::default(),
+            seed,
             generation: Generation::default(),
             started_at: now,
             restored_at: remembered.written_at,
@@ -287,6 +298,7 @@ impl Core {
             }
             Input::Observed(observation) => self.observed(&observation, &mut effects),
             Input::Counted(totals) => self.counted(&totals, &mut effects),
+            Input::Heard(round_trips) => self.heard(&round_trips, &mut effects),
             Input::Ordered(order) => effects.reply = Some(self.ordered(&order, &mut effects)),
             Input::Replaced(config) => self.replaced(*config, &mut effects),
             Input::Restored(overrides) => self.restored(overrides, &mut effects),

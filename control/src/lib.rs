@@ -11,6 +11,7 @@ pub mod damping;
 pub mod demand;
 pub mod failover;
 pub mod health;
+pub mod learn;
 pub mod metrics;
 pub mod overrides;
 pub mod probe;

@@ -7,8 +7,8 @@ use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use sealane_model::{
-    EndpointId, Judged, MemberHealth, Outcome, PoolId, RampStep, Room, Snapshot, Standing,
-    Topology, Verdict,
+    Correction, EndpointId, Judged, Learned, MemberHealth, Outcome, PoolId, RampStep, Room,
+    Snapshot, Standing, Topology, Verdict,
 };
 
 /// Tells the recorder what each metric means.
@@ -47,6 +47,21 @@ pub fn describe() {
         "control_verdict_changes_total",
         Unit::Count,
         "Changes of an endpoint's verdict, by pool, new verdict and who brought it about"
+    );
+    describe_counter!(
+        "control_client_round_trips_total",
+        Unit::Count,
+        "Clients' connections whose round trip was learned from"
+    );
+    describe_gauge!(
+        "control_client_networks",
+        Unit::Count,
+        "Client networks whose round trip to this node is known"
+    );
+    describe_gauge!(
+        "control_client_corrections",
+        Unit::Count,
+        "Client networks for which round trips correct the map, by kind: near, or slower"
     );
     describe_gauge!(
         "control_region_in",
@@ -198,6 +213,20 @@ pub(crate) fn standing_changed(topology: &Topology, pool: PoolId, region: &str, 
 }
 
 /// The gauges that follow from the published world.
+pub(crate) fn heard(round_trips: usize) {
+    counter!("control_client_round_trips_total").increment(round_trips as u64);
+}
+
+pub(crate) fn learned(networks: usize, learned: &Learned) {
+    gauge!("control_client_networks").set(as_f64(networks));
+    let near = learned
+        .corrections()
+        .filter(|one| *one == Correction::Near)
+        .count();
+    gauge!("control_client_corrections", "kind" => "near").set(as_f64(near));
+    gauge!("control_client_corrections", "kind" => "slower").set(as_f64(learned.len() - near));
+}
+
 pub(crate) fn published(world: &Snapshot, overrides: usize) {
     for pool in world.topology.pools() {
         for (member, health) in world.members(pool.id) {

@@ -50,6 +50,7 @@ impl Default for Setup {
             tokens: vec![("s3cret", Role::Operator), ("look", Role::Viewer)],
             open: false,
             state_file: None,
+            learn: None,
             run: true,
         }
     }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sealane_model::{ScopePrefix, Snapshot};
+use sealane_model::{Correction, ScopePrefix, Snapshot};
 use sealane_steering::{Ask, Decision};
 
 use crate::engine::Rules;
@@ -96,6 +96,10 @@ pub(crate) fn explain(
         ("ttl", format!("{}s", v4.ttl.as_secs())),
         ("scope", describe_scope(scope(&v4).max(scope(&v6)))),
     ];
+    let lesson = sealane_steering::lesson(policy, &placed.place, world);
+    if let Some(correction) = lesson.correction {
+        notes.push(("learned", describe_correction(correction, world)));
+    }
     if let Some(sealed) = &zone.sealed {
         notes.push(("signed_by", sealed.signers()));
     }
@@ -130,6 +134,21 @@ fn describe(choice: &Choice) -> String {
         }
         Outcome::NoData => "none (NODATA)".to_owned(),
         Outcome::NotKnown => "no address is known (SERVFAIL)".to_owned(),
+    }
+}
+
+fn describe_correction(correction: Correction, world: &Snapshot) -> String {
+    let home = world.learned().region();
+    let home = home.map_or("?", |home| world.topology.region_name(home));
+    match correction {
+        Correction::Near => {
+            format!("connections show this network near {home}, where the map does not have it")
+        }
+        Correction::Slower { milliseconds } => {
+            format!(
+                "connections of this network take {milliseconds} ms longer to {home} than the map tells"
+            )
+        }
     }
 }
 

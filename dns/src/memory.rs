@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::ptr;
 use std::sync::Arc;
 
-use sealane_model::{Location, RegionId, ScopePrefix, Snapshot, Ttl};
-use sealane_steering::{ClientPlace, Reason, depends_on_key};
+use sealane_model::{Lesson, Location, RegionId, ScopePrefix, Snapshot, Ttl};
+use sealane_steering::{ClientPlace, Reason, depends_on_key, lesson};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -96,6 +96,8 @@ struct Key {
     location: Option<Location>,
     region: Option<RegionId>,
     scope: ScopePrefix,
+    /// What the client's network has taught.
+    lesson: Lesson,
     is_v4: bool,
     /// The client's network, where the policy draws by it.
     draw: Option<u64>,
@@ -119,6 +121,7 @@ impl Key {
             location: place.location,
             region: place.region,
             scope: place.scope,
+            lesson: lesson_of(steered, place, world),
             is_v4: place.address.is_ipv4(),
             draw: draws.then(|| place.key()),
             fenced: fenced.then_some(place.address),
@@ -133,7 +136,10 @@ impl Key {
             ]
         });
         let region = self.region.map_or(0, |region| region.index() as u64 + 1);
-        let small = region << 16 | u64::from(self.scope.0) << 8 | u64::from(self.is_v4);
+        let corrected =
+            u64::from(self.lesson.scope.0) << 1 | u64::from(self.lesson.correction.is_some());
+        let small =
+            corrected << 40 | region << 16 | u64::from(self.scope.0) << 8 | u64::from(self.is_v4);
         let numbers = [
             self.steered as u64,
             u64::from(latitude) << 32 | u64::from(longitude),
@@ -146,6 +152,16 @@ impl Key {
         }
         xxh3_64(&octets) as usize % REMEMBERED_MAX
     }
+}
+
+/// A canary's policy may look at latency where the name's own does not.
+fn lesson_of(steered: &Steered, place: &ClientPlace, world: &Snapshot) -> Lesson {
+    let canary = steered.canary.as_ref();
+    let of_canary = canary.map(|canary| lesson(&canary.steering, place, world));
+    let own = lesson(&steered.policy, place, world);
+    of_canary
+        .filter(|lesson| *lesson != Lesson::default())
+        .unwrap_or(own)
 }
 
 /// A [`Choice`] with few addresses.
@@ -217,6 +233,7 @@ impl Choices {
 
 #[cfg(test)]
 mod tests {
+    use sealane_model::Correction;
     use sealane_model::Verdict::{Down, Up};
     use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy, Weights};
     use sealane_testkit::mmdb::{self, Record as Place};
@@ -236,6 +253,21 @@ mod tests {
             .region("us", Up)
             .at(39.04, -77.49)
             .addresses(&["192.0.2.20"])
+            .learned(
+                "us",
+                &[
+                    ([45, 0, 7, 0].into(), Correction::Near),
+                    (
+                        [45, 1, 200, 0].into(),
+                        Correction::Slower { milliseconds: 100 },
+                    ),
+                    (
+                        [45, 2, 9, 0].into(),
+                        Correction::Slower { milliseconds: 60 },
+                    ),
+                    ([45, 5, 9, 0].into(), Correction::Near),
+                ],
+            )
             .region("big", Up)
             .at(1.3, 103.8)
             .addresses(&[

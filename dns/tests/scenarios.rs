@@ -45,6 +45,7 @@ scenarios! {
     edns_and_sizes
     failover
     identity
+    learned
     names_and_absences
     records
     steered_hosts

@@ -5,6 +5,7 @@
 
 pub mod health;
 pub mod id;
+pub mod learned;
 pub mod observation;
 pub mod publish;
 pub mod snapshot;
@@ -17,6 +18,7 @@ pub use health::{
     Verdict,
 };
 pub use id::{EndpointId, IdBook, PoolId, RegionId};
+pub use learned::{Correction, Distances, Learned, Lesson, Network, Notebook, RoundTrip};
 pub use observation::{EjectionCause, Failure, Judgement, Observation, Outcome};
 pub use publish::{ObservationSender, SnapshotReader, SnapshotWriter};
 pub use snapshot::Snapshot;

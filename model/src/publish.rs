@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
+use crate::learned::Distances;
 use crate::observation::Observation;
 use crate::snapshot::Snapshot;
 use crate::traffic::Traffic;
@@ -80,6 +81,7 @@ pub struct ObservationSender {
     queue: mpsc::Sender<Observation>,
     dropped: Arc<AtomicU64>,
     traffic: Traffic,
+    distances: Distances,
 }
 
 impl ObservationSender {
@@ -87,6 +89,12 @@ impl ObservationSender {
     #[must_use]
     pub const fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Where the workers note, and control learns, how far clients are.
+    #[must_use]
+    pub const fn distances(&self) -> &Distances {
+        &self.distances
     }
 
     /// Never waits; drops and counts when [`OBSERVATIONS_WAITING_MAX`] are waiting.
@@ -111,6 +119,7 @@ pub fn observation_channel() -> (ObservationSender, mpsc::Receiver<Observation>)
             queue,
             dropped: Arc::default(),
             traffic: Traffic::default(),
+            distances: Distances::default(),
         },
         receiver,
     )

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::health::{EndpointHealth, MemberHealth, Verdict};
 use crate::id::{EndpointId, PoolId, RegionId};
+use crate::learned::Learned;
 use crate::topology::{Member, Topology};
 use crate::unit::{Generation, Timestamp};
 
@@ -17,6 +18,7 @@ pub struct Snapshot {
     endpoints: Vec<Option<EndpointHealth>>,
     /// By pool, then in the order of the pool's members.
     members: Vec<Vec<MemberHealth>>,
+    learned: Arc<Learned>,
 }
 
 impl Snapshot {
@@ -43,7 +45,21 @@ impl Snapshot {
             topology,
             endpoints,
             members,
+            learned: Arc::default(),
         }
+    }
+
+    /// The same, with what was learned of clients.
+    #[must_use]
+    pub fn with_learned(self, learned: Arc<Learned>) -> Self {
+        Self { learned, ..self }
+    }
+
+    /// What this node has learned of how far clients are.
+    #[must_use]
+    #[inline]
+    pub fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     /// Each region of the pool with its health. Empty for a pool that is gone.

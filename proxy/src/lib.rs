@@ -22,6 +22,7 @@ mod io;
 mod listener;
 mod pace;
 mod random;
+mod round_trip;
 mod shared;
 mod signal;
 mod slots;

@@ -36,6 +36,7 @@ use crate::http::{h1, h2};
 use crate::io::{Transport, Wire};
 use crate::metrics::{ListenerMetrics, SessionMetrics};
 use crate::proxy_protocol::{self, Header};
+use crate::round_trip;
 use crate::shared::{AcceptingGuard, OpenConnections, OpenGuard, Phase};
 use crate::tcp;
 use crate::tcp::names::Names;
@@ -347,6 +348,9 @@ fn connection(
         let Ok(_place) = place(&caller, &worker) else {
             return gauged.0.metrics.over_client_limit.increment(1);
         };
+        if caller.source == peer {
+            round_trip::note(&worker.notebook, &tcp, peer.ip());
+        }
         // In a box of its own: an idle connection is no larger than it must be.
         let serving: Pin<Box<dyn Future<Output = ()>>> = match &gauged.0.protocol {
             ListenerProtocol::Http => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+use sealane_model::Notebook;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
@@ -64,6 +65,8 @@ pub(crate) struct Worker {
     /// What TCP sessions move their bytes with.
     pub(crate) kit: Kit,
     pub(crate) watch: Watch,
+    /// How far clients are, for who learns from it.
+    pub(crate) notebook: Notebook,
     /// Datagrams that are being carried.
     pub(crate) batch: RefCell<udp::Batch>,
     /// One for each UDP socket that it has.
@@ -132,6 +135,7 @@ async fn run(index: usize, shared: Arc<Shared>, mut errands: mpsc::Receiver<Erra
         mirrored: UnderWay::default(),
         kit: Kit::default(),
         watch: Watch::default(),
+        notebook: shared.observations.distances().notebook(),
         batch: RefCell::default(),
         relays: RefCell::default(),
         shared,

@@ -19,6 +19,7 @@ pub use geo::{GeoError, GeoOverride, GeoTable, Located};
 pub use place::{ClientPlace, How};
 pub use policy::{SteeringPolicy, Weights, Within};
 pub use rank::{
-    Ask, Candidate, Entry, Explanation, LatencyBasis, Ranking, depends_on_key, explain, rank,
+    Ask, Candidate, Entry, Explanation, LatencyBasis, Ranking, depends_on_key, explain, lesson,
+    rank,
 };
 pub use reason::Reason;

@@ -11,12 +11,12 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use sealane_model::{
-    AllDown, Basis, Location, Member, MemberHealth, OutReason, PoolId, RegionId, ScopePrefix,
-    Snapshot, Standing,
+    AllDown, Basis, Correction, Lesson, Location, Member, MemberHealth, OutReason, PoolId,
+    RegionId, ScopePrefix, Snapshot, Standing,
 };
 use smallvec::SmallVec;
 
-use crate::place::ClientPlace;
+use crate::place::{ClientPlace, How};
 use crate::policy::SteeringPolicy;
 use crate::reason::Reason;
 
@@ -128,6 +128,8 @@ pub enum LatencyBasis {
     Assigned,
     /// Great-circle distance, plus what probes saw above their floor.
     Distance,
+    /// The same, with what connections of the client's network have taught this node.
+    Learned,
     /// Probe round trips from this node: the client's own place is unknown.
     Measured,
     /// Nothing is known.
@@ -140,6 +142,7 @@ impl LatencyBasis {
         match self {
             Self::Assigned => "assigned",
             Self::Distance => "distance",
+            Self::Learned => "learned",
             Self::Measured => "measured",
             Self::Unknown => "unknown",
         }
@@ -165,7 +168,8 @@ type Candidates = SmallVec<[Candidate; 8]>;
 /// `candidates`: empty; holds one for each member afterwards. What only people want to know of them
 /// (position, share) is left to [`explain`].
 fn evaluate(ask: &Ask<'_>, world: &Snapshot, candidates: &mut Candidates) -> Ranking {
-    let from = Viewpoint::of(ask.place, world);
+    let lesson = lesson(ask.policy, ask.place, world);
+    let from = Viewpoint::of(ask.place, lesson, world);
     let fence = ask.policy.fences().and_then(|f| f.of(ask.place.address));
     let mut suspect = false;
     let mut turned_away = false;
@@ -194,7 +198,7 @@ fn evaluate(ask: &Ask<'_>, world: &Snapshot, candidates: &mut Candidates) -> Ran
         reason => reason,
     };
     Ranking {
-        scope: scope(ask, candidates, turned_away, changing_over),
+        scope: scope(ask, candidates, lesson, turned_away, changing_over),
         regions,
         reason,
         suspect,
@@ -366,18 +370,51 @@ fn basis_for(ask: &Ask<'_>, health: &MemberHealth) -> Basis {
     }
 }
 
+/// What is learned of this client, where that plays a part: not against the operator's word, and not where latency
+/// does not count. Whoever keeps rankings must keep them by this.
+#[must_use]
+#[inline]
+pub fn lesson(policy: &SteeringPolicy, place: &ClientPlace, world: &Snapshot) -> Lesson {
+    let learned = world.learned();
+    if learned.is_empty()
+        || place.region.is_some()
+        || matches!(policy.order(), SteeringPolicy::Weighted(_))
+    {
+        return Lesson::default();
+    }
+    learned.of(place.address)
+}
+
 /// From where the client looks at the regions.
 struct Viewpoint {
     assigned: Option<RegionId>,
     location: Option<Location>,
+    /// The region whose distance was corrected, and what comes on top of it, in milliseconds.
+    corrected: Option<(RegionId, f64)>,
 }
 
 impl Viewpoint {
-    fn of(place: &ClientPlace, world: &Snapshot) -> Self {
+    fn of(place: &ClientPlace, lesson: Lesson, world: &Snapshot) -> Self {
         let location_of = |id: RegionId| world.topology.region(id).and_then(|r| r.location);
+        let mut location = place.region.and_then(location_of).or(place.location);
+        let home = world.learned().region();
+        let corrected = match (lesson.correction, home) {
+            (Some(Correction::Near), Some(home)) => {
+                location = location_of(home).or(location);
+                Some((home, 0.0))
+            }
+            // Whoever is connected here has gone the long way already.
+            (Some(Correction::Slower { milliseconds }), Some(home))
+                if place.how != How::Connection =>
+            {
+                Some((home, f64::from(milliseconds)))
+            }
+            _ => None,
+        };
         Self {
             assigned: place.region,
-            location: place.region.and_then(location_of).or(place.location),
+            location,
+            corrected,
         }
     }
 
@@ -397,10 +434,15 @@ impl Viewpoint {
             return (excess, LatencyBasis::Assigned);
         }
         match (self.location, location) {
-            (Some(from), Some(to)) => (
-                from.kilometres_to(to) * RTT_MS_PER_KM + excess,
-                LatencyBasis::Distance,
-            ),
+            (Some(from), Some(to)) => {
+                let distance = from.kilometres_to(to) * RTT_MS_PER_KM + excess;
+                match self.corrected {
+                    Some((corrected, more)) if corrected == region => {
+                        (distance + more, LatencyBasis::Learned)
+                    }
+                    _ => (distance, LatencyBasis::Distance),
+                }
+            }
             (Some(_), None) => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
             (None, _) if self.assigned.is_some() => (FAR_AWAY_MS + excess, LatencyBasis::Unknown),
             (None, _) => match by.rtt {
@@ -583,6 +625,7 @@ fn set_shares(ask: &Ask<'_>, candidates: &mut Candidates, winner: Option<RegionI
 fn scope(
     ask: &Ask<'_>,
     candidates: &Candidates,
+    lesson: Lesson,
     turned_away: bool,
     changing_over: bool,
 ) -> ScopePrefix {
@@ -596,7 +639,7 @@ fn scope(
     let by_place = if matches!(ask.policy.order(), SteeringPolicy::Weighted(_)) {
         ScopePrefix::EVERYONE
     } else {
-        ask.place.scope
+        ask.place.scope.max(lesson.scope)
     };
     let drawn = || usable().filter(|one| is_drawn(ask, one));
     let tier_is_shared = |one: &Candidate| drawn().filter(|c| c.tier == one.tier).nth(1).is_some();

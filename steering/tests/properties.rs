@@ -15,8 +15,8 @@ use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
 use sealane_model::{
-    AllDown, Location, OutReason, RegionId, ScopePrefix, Snapshot, Standing, Timestamp, Verdict,
-    Weight,
+    AllDown, Correction, Location, OutReason, RegionId, ScopePrefix, Snapshot, Standing, Timestamp,
+    Verdict, Weight,
 };
 use sealane_steering::rank::{BAND_EXTRA_MS, LATENCY_EXPONENT, LATENCY_FLOOR_MS, RTT_MS_PER_KM};
 use sealane_steering::{
@@ -798,6 +798,15 @@ proptest! {
     }
 }
 
+fn any_correction() -> impl Strategy<Value = Correction> {
+    (0..=5_u16).prop_map(|step| match step {
+        0 => Correction::Near,
+        step => Correction::Slower {
+            milliseconds: step * 20,
+        },
+    })
+}
+
 /// Who failed over from where may differ among those who get the same answer: each had a wish of
 /// their own.
 fn without_origin(reason: Reason) -> Option<Reason> {
@@ -824,16 +833,26 @@ proptest! {
         policy in any_policy(),
         table in any_table(),
         address in any_address(),
+        taught in prop::collection::vec((0_u8..=31, any::<u128>(), any_correction()), 0..6),
         noise in prop::collection::vec(any::<u128>(), 16),
     ) {
-        let world = built(&regions).build();
+        // Networks that share this many leading bits with the asker.
+        let near_by = |bits, noise| neighbour(address.to_canonical(), bits, noise);
+        let taught: Vec<_> = taught
+            .into_iter()
+            .map(|(bits, noise, correction)| (near_by(bits, noise), correction))
+            .collect();
+        let world = built(&regions).learned("r0", &taught).build();
         let asked = ClientPlace::locate(address, How::ClientSubnet, &table);
         let ranking = ranked(&world, &policy, &asked, asked.key());
         let width = if asked.address.is_ipv4() { 32 } else { 128 };
         prop_assert!(ranking.scope.0 <= width);
 
-        for noise in noise {
-            let other = neighbour(asked.address, ranking.scope.0, noise);
+        let shares_scope = |other: &IpAddr| neighbour(*other, ranking.scope.0, 0)
+            == neighbour(asked.address, ranking.scope.0, 0);
+        let others = noise.into_iter().map(|noise| neighbour(asked.address, ranking.scope.0, noise));
+        let taught = taught.iter().map(|(other, _)| *other).filter(shares_scope);
+        for other in others.chain(taught) {
             let other = ClientPlace::locate(other, How::ClientSubnet, &table);
             let theirs = ranked(&world, &policy, &other, other.key());
             prop_assert_eq!(
@@ -843,4 +862,44 @@ proptest! {
             );
         }
     }
+}
+#[test]
+fn who_is_learned_to_be_near_or_slow_is_ranked_so_and_an_operator_s_word_stands() {
+    let client: IpAddr = "198.51.100.7".parse().unwrap(); // in Frankfurt, by the map
+    let world = |correction| {
+        three_regions()
+            .learned("us-east-1", &[(client, correction)])
+            .build()
+    };
+    let quickstart = GeoTable::build(Some(QUICKSTART.to_vec()), &[]).unwrap();
+    let place = |how| ClientPlace::locate(client, how, &quickstart);
+    let first = |world: &Snapshot, place: &ClientPlace| {
+        let ranking = ranked(world, &SteeringPolicy::Nearest, place, 0);
+        let region = ranking.first().unwrap();
+        (
+            world.topology.region_name(region).to_owned(),
+            ranking.scope.0,
+        )
+    };
+    let near = world(Correction::Near);
+    for how in [How::ClientSubnet, How::Resolver, How::Connection] {
+        assert_eq!(first(&near, &place(how)), ("us-east-1".to_owned(), 24));
+    }
+    let slower = three_regions()
+        .learned(
+            "eu-central-1",
+            &[(client, Correction::Slower { milliseconds: 100 })],
+        )
+        .build();
+    assert_eq!(first(&slower, &place(How::ClientSubnet)).0, "us-east-1");
+    assert_eq!(
+        first(&slower, &place(How::Connection)).0,
+        "eu-central-1",
+        "who is connected has gone that way already"
+    );
+    let region = near.region_id("eu-central-1");
+    let net = "198.51.100.0/24".parse().unwrap();
+    let assigned = GeoTable::build(None, &[GeoOverride { net, region }]).unwrap();
+    let assigned = ClientPlace::locate(client, How::ClientSubnet, &assigned);
+    assert_eq!(first(&near, &assigned).0, "eu-central-1");
 }

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealane_model::{
-    Addresses, AllDown, Basis, Endpoint, EndpointHealth, EndpointId, EndpointProtocol, EndpointTls,
-    FailoverRule, Generation, IdBook, Location, Member, MemberHealth, OutReason, Pool, PoolId,
-    ProxyVersion, RampStep, Rate, Ratio, Region, RegionId, Room, Snapshot, Source, Standing,
-    Target, Timestamp, Topology, Verdict, Weight,
+    Addresses, AllDown, Basis, Correction, Endpoint, EndpointHealth, EndpointId, EndpointProtocol,
+    EndpointTls, FailoverRule, Generation, IdBook, Learned, Location, Member, MemberHealth,
+    Network, OutReason, Pool, PoolId, ProxyVersion, RampStep, Rate, Ratio, Region, RegionId, Room,
+    Snapshot, Source, Standing, Target, Timestamp, Topology, Verdict, Weight,
 };
 
 /// The pool that a world has when the test names none.
@@ -37,6 +37,7 @@ pub struct World {
     published_at: Timestamp,
     regions: Vec<Region>,
     pools: Vec<PoolPlan>,
+    learned: Arc<Learned>,
     /// The pool that verbs speak of.
     at_hand: usize,
 }
@@ -96,9 +97,21 @@ impl World {
             published_at: Timestamp::from_millis(1_700_000_000_000),
             regions: Vec::new(),
             pools: Vec::new(),
+            learned: Arc::default(),
             at_hand: 0,
         };
         nothing.pool(DEFAULT_POOL)
+    }
+
+    /// This node stands in that region, and its connections have taught it this about clients' networks.
+    #[must_use]
+    pub fn learned(mut self, region: &str, corrections: &[(IpAddr, Correction)]) -> Self {
+        let region = self.ids.region(region).expect("tests name few regions");
+        let network =
+            |(client, correction): &(IpAddr, Correction)| (Network::of(*client), *correction);
+        let corrections = corrections.iter().map(network).collect();
+        self.learned = Arc::new(Learned::new(region, corrections));
+        self
     }
 
     /// What follows speaks of this pool. A pool without any region is left out of the world,
@@ -440,6 +453,7 @@ impl World {
             built.endpoint_healths,
             built.member_healths,
         )
+        .with_learned(self.learned)
     }
 }
 

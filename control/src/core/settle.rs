@@ -55,6 +55,7 @@ impl Core {
             }
             self.arrange(id, is_host(&endpoint.target), endpoint.pool);
         }
+        self.learn_by(config.learn);
         self.rebuild_members(remembered, effects);
     }
 

@@ -94,6 +94,7 @@ impl Core {
             endpoints.collect(),
             members.collect(),
         )
+        .with_learned(self.learned.clone())
     }
 
     fn health(&self, id: EndpointId) -> Option<EndpointHealth> {

@@ -135,6 +135,7 @@ impl Plan {
             topology: Arc::new(Topology::new(regions, pools, endpoints)),
             first_round_limit: Duration::from_secs(10),
             state_file: None,
+            learn: None,
             admin: AdminConfig {
                 bind: Vec::new(),
                 tokens: Vec::new(),

@@ -1449,6 +1449,8 @@ shape! {
         database: Text,
         /// Networks that belong to a region whatever the database says.
         overrides: List<OverrideSpec> = "[]",
+        /// Let clients' connections correct the map, where `node.region` says where they end.
+        learn: Flag = "true",
     }
     later ["refresh", "asn"]
 }

@@ -13,6 +13,7 @@
 //!              eu [endpoints 2] [weight 33] [priority 1] [capacity 100] answers 192.0.2.10 2001:db8::10
 //! SERVER   nsid TEXT version TEXT id TEXT
 //! GEO      203.0.113.0/24 at 51.0,9.0         ; or: is eu
+//! HOME     eu                             ; this node stands there, and learns how far its clients are
 //! STEER    www pool api by nearest|weighted|weighted_latency|priority|pinned:REGION
 //!              [weights eu=3,us=1] [only 10.0.0.0/8=eu,us] [ttl 10s] [suspect 5s] [alternates 1]
 //!              [ignore_ecs] [all_down RULE] [canary POOL 5%] [host eu=NAME]… [https alpn=h2+port=8443]
@@ -21,6 +22,7 @@
 //! ENDPOINTS api eu refuse|vanish|pass [N]     ; all of them, or the first N
 //! ORDER    failover|failback|drain eu
 //! LOAD     api eu 150 for 30s                 ; requests a second that the proxy sends there
+//! CLIENTS  45.1.2.3 12ms times 10             ; so many connect to this node, over that round trip
 //! TRAFFIC  api eu fails                       ; a live request failed at its first endpoint
 //!
 //! ASK      www A [from IP] [ecs IP/BITS] [edns SIZE] [tcp] [do] [rd] [cd] [class CH] [opcode N] …

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sealane_control::OrderKind;
 use sealane_control::config::{AdminConfig, Config as ControlConfig};
 use sealane_control::core::{Core, Input, Totals};
+use sealane_control::learn::LearnRule;
 use sealane_dns::config::{Canary, Config, Identity, SteeredName, Zone};
 use sealane_dns::engine::Rules;
 use sealane_dns::name::Name;
@@ -15,7 +16,7 @@ use sealane_dns::record::parse_zone_file;
 use sealane_dns::service::Service;
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointProtocol, FailoverRule, IdBook, Location, Member, Pool,
-    PoolId, Rate, Ratio, Region, RegionId, Snapshot, Target, Topology, Ttl, Weight,
+    PoolId, Rate, Ratio, Region, RegionId, RoundTrip, Snapshot, Target, Topology, Ttl, Weight,
 };
 use sealane_steering::{Fence, Fences, GeoOverride, GeoTable, SteeringPolicy, Weights, Within};
 use sealane_testkit::mmdb::{self, Record as Place};
@@ -35,6 +36,7 @@ pub(crate) struct Stage {
     /// What relative names are completed by.
     pub(crate) origin: Option<Name>,
     totals: Totals,
+    home: Option<RegionId>,
     identity: Identity,
     scene: Option<Scene>,
 }
@@ -52,7 +54,7 @@ impl Stage {
     pub(crate) fn direct(&mut self, block: &Block) -> Done {
         let mut words = Words::of(&block.words);
         let verb = words.want("a verb")?;
-        let sets = ["REGION", "POOL", "GEO"];
+        let sets = ["REGION", "POOL", "GEO", "HOME"];
         if sets.contains(&verb) && self.scene.is_some() {
             return Err(format!("{verb} comes too late: the clock runs"));
         }
@@ -77,6 +79,12 @@ impl Stage {
                 world.run_until(at);
                 Ok(())
             }
+            "HOME" => {
+                let name = words.want("a region")?;
+                self.home = Some(self.region_id(name)?);
+                Ok(())
+            }
+            "CLIENTS" => self.clients_connect(&mut words),
             "ENDPOINTS" => self.endpoints_turn(&mut words),
             "ORDER" => self.order(&mut words),
             "LOAD" => self.load(&mut words),
@@ -415,6 +423,19 @@ impl Stage {
         Ok(())
     }
 
+    fn clients_connect(&mut self, words: &mut Words<'_>) -> Done {
+        let client = words.read("an address")?;
+        let time = words.seconds("a time")?;
+        let times: usize = match words.next() {
+            Some("times") => words.read("a number")?,
+            _ => 1,
+        };
+        let round_trips = vec![RoundTrip { client, time }; times];
+        let world = &mut self.scene()?.world;
+        world.step(Input::Heard(round_trips));
+        Ok(())
+    }
+
     /// The rules and the world of this moment.
     pub(crate) fn now(&mut self) -> Result<(&Rules, Snapshot), String> {
         let scene = self.scene()?;
@@ -449,6 +470,10 @@ impl Stage {
             topology: Arc::new(topology),
             first_round_limit: Duration::from_secs(10),
             state_file: None,
+            learn: self
+                .home
+                .map(|region| self.learn_rule(region))
+                .transpose()?,
             admin: AdminConfig {
                 bind: Vec::new(),
                 tokens: Vec::new(),
@@ -465,6 +490,18 @@ impl Stage {
         })
     }
 
+    fn learn_rule(&self, region: RegionId) -> Result<LearnRule, String> {
+        let geo = self.geo_table()?;
+        Ok(LearnRule { region, geo })
+    }
+
+    fn geo_table(&self) -> Result<Arc<GeoTable>, String> {
+        let table = mmdb::table_of(self.places.iter().copied());
+        let table = (!self.places.is_empty()).then_some(table);
+        let geo = GeoTable::build(table, &self.overrides);
+        geo.map(Arc::new).map_err(|error| error.to_string())
+    }
+
     fn compiled(&self) -> Result<Rules, String> {
         for zone in &self.zones {
             let findings = sealane_dns::zone::check(zone);
@@ -472,10 +509,7 @@ impl Stage {
                 return Err(format!("a zone with mistakes: {:?}", findings.mistakes));
             }
         }
-        let table = mmdb::table_of(self.places.iter().copied());
-        let table = (!self.places.is_empty()).then_some(table);
-        let geo = GeoTable::build(table, &self.overrides).map_err(|error| error.to_string())?;
-        let mut config = Config::new(self.zones.clone(), Arc::new(geo));
+        let mut config = Config::new(self.zones.clone(), self.geo_table()?);
         config.identity = self.identity.clone();
         Ok(Rules::compile(&config))
     }

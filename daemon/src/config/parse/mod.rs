@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sealane_acme::Names;
+use sealane_control::learn::LearnRule;
 use sealane_model::{IdBook, Member, PoolId, Region, RegionId, Topology};
 use sealane_proxy::config::{Balancing, Destination, Listener, LocalZone, PoolLimits, StickyKey};
 use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
@@ -97,6 +98,7 @@ pub(super) fn parse(
     let (pools, endpoints, probes) = parser.pools(pools.as_ref());
     let topology = Arc::new(Topology::new(regions, pools, endpoints));
     let geo = parser.geo(dns.as_ref());
+    let learn = parser.learn(node_spec, dns.as_ref(), &geo);
     let listener_specs = listeners.as_ref();
     let listeners = parser.listeners(listener_specs);
     let encrypted = parser.dns_encrypted(dns.as_ref());
@@ -132,6 +134,7 @@ pub(super) fn parse(
             probes,
             first_round_limit,
             state_file,
+            learn,
             admin: admin?,
         },
         acme,
@@ -351,6 +354,23 @@ impl Parser<'_> {
         nearest(name, known).map(ToOwned::to_owned)
     }
 
+    /// Whether clients' connections correct the map: it takes a map, and a place where they end.
+    fn learn(
+        &self,
+        node: Option<&At<NodeSpec>>,
+        dns: Option<&At<DnsSpec>>,
+        geo: &Arc<GeoTable>,
+    ) -> Option<LearnRule> {
+        let asked = dns.and_then(|dns| dns.geo.as_ref()?.value.learn.as_ref());
+        let is_asked = asked.is_some_and(|flag| flag.value.0);
+        let region = node.and_then(|node| node.value.region.as_ref())?;
+        let region = *self.regions.get(&region.0)?;
+        (is_asked && geo.ranges() > 0).then(|| LearnRule {
+            region,
+            geo: Arc::clone(geo),
+        })
+    }
+
     fn geo(&mut self, dns: Option<&At<DnsSpec>>) -> Arc<GeoTable> {
         let Some(geo) = dns.and_then(|dns| dns.geo.as_ref()) else {
             return Arc::new(GeoTable::empty());
@@ -360,6 +380,7 @@ impl Parser<'_> {
             broken: _,
             database,
             overrides,
+            learn: _,
         } = &geo.value;
         let mut parsed = Vec::new();
         let mut seen = HashMap::new();
