@@ -132,16 +132,14 @@ impl Learner {
         let Some(place) = self.place_of(network) else {
             return;
         };
-        let mut known = place.filter(|known| known.network == network).map_or(
-            Known {
-                network,
-                microseconds,
-                connections: 0,
-                heard: now,
-                said: None,
-            },
-            |known| known,
-        );
+        let before = place.filter(|known| known.network == network);
+        let mut known = before.unwrap_or(Known {
+            network,
+            microseconds,
+            connections: 0,
+            heard: now,
+            said: None,
+        });
         known.take(microseconds, now);
         let was_said = place.and_then(|known| known.said);
         known.said = location

@@ -439,7 +439,23 @@ fn steering_has_what_its_policy_needs_and_no_more() {
     );
     check_pool(
         "steering: { clients: [{ regions: us-east-1 }] }",
-        &["4:29: the key `nets` is missing in `pools.api.steering.clients[0]`"],
+        &["4:27: these clients could be served nowhere, or nobody is meant"],
+    );
+    check_pool(
+        "steering: { clients: [{ countries: [DE, de], continents: XX, regions: us-east-1 }] }",
+        &["4:45: `de` is no country", "4:62: `XX` is no continent"],
+    );
+    check_pool(
+        "steering: { clients: [{ countries: DE, regions: us-east-1 }] }",
+        &["4:27: nothing says where countries and continents are"],
+    );
+    check_pool(
+        "steering: { clients: [{ asns: [64500], regions: us-east-1 }] }",
+        &["4:27: nothing says where autonomous systems are"],
+    );
+    check_pool(
+        "steering: { clients: [{ asns: 0, regions: us-east-1 }] }",
+        &["4:35: `pools.api.steering.clients[0].asns`: `0` is out of range"],
     );
     check_pool(
         "failover: { all_down: fail-open }",

@@ -37,6 +37,7 @@ macro_rules! scenarios {
 scenarios! {
     aliases
     all_down
+    areas
     canary
     capacity
     client_subnets

@@ -4,9 +4,12 @@
 //! for that client: not as a second choice, and not when all others are down. Orders nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sealane_model::{RegionId, ScopePrefix};
+
+use crate::geo::Area;
 
 /// Rules that a pool may have. Each ranking looks through all of them: a wall of them belongs into
 /// a table of overrides.
@@ -16,11 +19,13 @@ pub const FENCES_MAX: usize = 64;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fences(Vec<Fence>);
 
-/// Clients from these networks are served by these regions alone.
-#[derive(Clone, Debug, PartialEq)]
+/// Clients from these networks, and from this area, are served by these regions alone.
+#[derive(Clone, Debug)]
 pub struct Fence {
     /// In canonical form: no IPv4 network told in IPv6.
     pub nets: Vec<IpNet>,
+    /// Countries, continents, autonomous systems.
+    pub area: Option<Arc<Area>>,
     /// Never empty.
     pub regions: Vec<RegionId>,
 }
@@ -39,7 +44,11 @@ impl Fences {
     /// The rule for this client. `None`: every region may serve it.
     #[must_use]
     pub fn of(&self, client: IpAddr) -> Option<&Fence> {
-        let holds = |fence: &&Fence| fence.nets.iter().any(|net| net.contains(&client));
+        let holds = |fence: &&Fence| {
+            let inside = |area: &Arc<Area>| area.contains(client);
+            fence.nets.iter().any(|net| net.contains(&client))
+                || fence.area.as_ref().is_some_and(inside)
+        };
         self.0.iter().find(holds)
     }
 
@@ -55,7 +64,17 @@ impl Fences {
                 common_bits(client, net.network()).map_or(0, |bits| bits + 1)
             }
         });
-        ScopePrefix(bits.max().unwrap_or(0))
+        let by_nets = ScopePrefix(bits.max().unwrap_or(0));
+        let areas = self.0.iter().filter_map(|fence| fence.area.as_ref());
+        areas.map(|area| area.scope(client)).fold(by_nets, Ord::max)
+    }
+}
+
+/// Areas are equal where they are the same one: a table that was read anew may say something else.
+impl PartialEq for Fence {
+    fn eq(&self, other: &Self) -> bool {
+        let area = |fence: &Self| fence.area.as_ref().map(Arc::as_ptr);
+        self.nets == other.nets && self.regions == other.regions && area(self) == area(other)
     }
 }
 
@@ -95,6 +114,7 @@ mod tests {
     fn fences(nets: &[&[&str]]) -> Fences {
         let fence = |(index, nets): (usize, &&[&str])| Fence {
             nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
+            area: None,
             regions: vec![RegionId::from_index(index).unwrap()],
         };
         Fences::new(nets.iter().enumerate().map(fence).collect())

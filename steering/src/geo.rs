@@ -5,6 +5,7 @@
 //! which it holds is exact. Opens no file, and never trusts the table's bytes: a broken one is an
 //! error, found in time linear in its size.
 
+mod area;
 mod centre;
 mod mmdb;
 mod ranges;
@@ -16,6 +17,7 @@ use ipnet::IpNet;
 use sealane_model::{Location, RegionId, ScopePrefix};
 
 use crate::fence::canonical;
+pub use area::{Area, Wanted};
 use ranges::{Boundaries, Class, RangesV4, RangesV6};
 
 /// The operator's word over the table: this network belongs to that region.
@@ -73,7 +75,7 @@ impl GeoTable {
     pub fn build(mmdb: Option<Vec<u8>>, overrides: &[GeoOverride]) -> Result<Self, GeoError> {
         let mut places = Places::default();
         let (mut v4, mut v6) = match mmdb {
-            Some(bytes) => mmdb::read(bytes, &mut places)?,
+            Some(bytes) => mmdb::read(&bytes, &mut places)?,
             None => (Boundaries::nowhere(), Boundaries::nowhere()),
         };
         let nets = |family: fn(IpNet) -> Option<ranges::Net>, places: &mut Places| {
@@ -84,23 +86,17 @@ impl GeoTable {
             Boundaries::nested(spoken.collect())
         };
         v4 = nets(net_v4, &mut places).over(&v4);
-        if v4.say_anything() {
-            v6 = v6.over(&Boundaries::nested(
-                V4_WITHIN_V6
-                    .iter()
-                    .map(|(prefix, bits)| {
-                        let net = ranges::Net::new((*prefix).into(), *bits, 128);
-                        (net, places.class(Place::OfV4After(*bits)))
-                    })
-                    .collect(),
-            ));
-        }
+        v6 = with_v4_within(&v4, v6, &mut places);
         v6 = nets(net_v6, &mut places).over(&v6);
-        Ok(Self {
-            v4: RangesV4::new(&v4),
-            v6: RangesV6::new(&v6),
+        Ok(Self::of(&v4, &v6, places))
+    }
+
+    fn of(v4: &Boundaries, v6: &Boundaries, places: Places) -> Self {
+        Self {
+            v4: RangesV4::new(v4),
+            v6: RangesV6::new(v6),
             places,
-        })
+        }
     }
 
     #[must_use]
@@ -152,6 +148,18 @@ fn net_v4(net: IpNet) -> Option<ranges::Net> {
 fn net_v6(net: IpNet) -> Option<ranges::Net> {
     let IpNet::V6(v6) = net else { return None };
     Some(ranges::Net::new(v6.network().into(), v6.prefix_len(), 128))
+}
+
+/// Where IPv4 addresses say anything, those of IPv6 that hold one say the same.
+fn with_v4_within(v4: &Boundaries, v6: Boundaries, places: &mut Places) -> Boundaries {
+    if !v4.say_anything() {
+        return v6;
+    }
+    let within = V4_WITHIN_V6.iter().map(|(prefix, bits)| {
+        let net = ranges::Net::new((*prefix).into(), *bits, 128);
+        (net, places.class(Place::OfV4After(*bits)))
+    });
+    v6.over(&Boundaries::nested(within.collect()))
 }
 
 /// What all addresses of one class have in common.

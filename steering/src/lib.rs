@@ -15,7 +15,7 @@ pub mod reason;
 pub use explain::Decision;
 pub use fallback::{Standard, Usable, usable};
 pub use fence::{Fence, Fences};
-pub use geo::{GeoError, GeoOverride, GeoTable, Located};
+pub use geo::{Area, GeoError, GeoOverride, GeoTable, Located, Wanted};
 pub use place::{ClientPlace, How};
 pub use policy::{SteeringPolicy, Weights, Within};
 pub use rank::{

@@ -312,6 +312,7 @@ fn within(
     regions: &[&str],
 ) -> SteeringPolicy {
     let fence = Fence {
+        area: None,
         nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
         regions: regions.iter().map(|name| world.region_id(name)).collect(),
     };

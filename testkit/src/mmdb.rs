@@ -22,6 +22,10 @@ pub enum Record {
     Country(&'static str),
     /// `continent.code`.
     Continent(&'static str),
+    /// `autonomous_system_number`.
+    System(u32),
+    /// `country.iso_code` and `continent.code`.
+    Both(&'static str, &'static str),
     /// A record that knows no place.
     Nothing,
 }
@@ -152,6 +156,13 @@ fn encode(record: Record) -> Vec<u8> {
         )]),
         Record::Country(code) => map(&[("country", map(&[("iso_code", text(code))]))]),
         Record::Continent(code) => map(&[("continent", map(&[("code", text(code))]))]),
+        Record::System(system) => {
+            map(&[("autonomous_system_number", number(6, &system.to_be_bytes()))])
+        }
+        Record::Both(country, continent) => map(&[
+            ("country", map(&[("iso_code", text(country))])),
+            ("continent", map(&[("code", text(continent))])),
+        ]),
         Record::Nothing => map(&[]),
     }
 }

@@ -25,6 +25,8 @@ pub type ProbePeriod = Period<100, 3_600_000>;
 pub type Limit = Period<1, 3_600_000>;
 /// How long a session may be silent, or live: 1 ms – 7 days.
 pub type SessionPeriod = Period<1, 604_800_000>;
+/// The number of an autonomous system (RFC 6793).
+pub type SystemNumber = Whole<1, 4_294_967_295>;
 /// A TTL: 0 – 7 days.
 pub type TtlText = Lifetime<0, 604_800>;
 
@@ -559,7 +561,7 @@ shape! {
         weights: Table<WeightNumber>,
         /// The region that serves; for `pinned`.
         region: Text,
-        /// Clients whom some regions alone may serve. The first entry that names a client's network holds.
+        /// Clients whom some regions alone may serve. The first entry that names a client holds.
         clients: List<ClientsSpec>,
     }
     later ["sticky", "canary", "bias"]
@@ -569,11 +571,17 @@ shape! {
     /// Clients whom some regions alone may serve, also when these are down.
     ClientsSpec {
         /// The networks that the clients come from.
-        nets: OneOrMany<Net> = required,
+        nets: OneOrMany<Net> = "[]",
+        /// The countries that they come from, by `dns.geo.database`: codes of ISO 3166-1, such as `DE`.
+        countries: OneOrMany<Text> = "[]",
+        /// The continents that they come from, by `dns.geo.database`: `AF`, `AN`, `AS`, `EU`, `NA`, `OC` or `SA`.
+        continents: OneOrMany<Text> = "[]",
+        /// The autonomous systems that they come from, by `dns.geo.asn`: their numbers.
+        asns: OneOrMany<SystemNumber> = "[]",
         /// The regions that may serve them.
         regions: OneOrMany<Text> = required,
     }
-    later ["countries", "continents", "headers"]
+    later ["headers"]
 }
 
 choice! {
@@ -1447,12 +1455,14 @@ shape! {
     GeoSpec {
         /// MMDB file with locations (GeoLite2-City and alike).
         database: Text,
+        /// MMDB file with autonomous systems (GeoLite2-ASN and alike), for rules that name these.
+        asn: Text,
         /// Networks that belong to a region whatever the database says.
         overrides: List<OverrideSpec> = "[]",
         /// Let clients' connections correct the map, where `node.region` says where they end.
         learn: Flag = "true",
     }
-    later ["refresh", "asn"]
+    later ["refresh"]
 }
 
 shape! {

@@ -12,10 +12,10 @@
 //! POOL     api [threshold 50%] [hold_down 60s] [all_down fail_open|no_data|fallback IP,IP] [panic 20%]
 //!              eu [endpoints 2] [weight 33] [priority 1] [capacity 100] answers 192.0.2.10 2001:db8::10
 //! SERVER   nsid TEXT version TEXT id TEXT
-//! GEO      203.0.113.0/24 at 51.0,9.0         ; or: is eu
+//! GEO      203.0.113.0/24 at 51.0,9.0         ; or: is eu, country DE EU, as 64500
 //! HOME     eu                             ; this node stands there, and learns how far its clients are
 //! STEER    www pool api by nearest|weighted|weighted_latency|priority|pinned:REGION
-//!              [weights eu=3,us=1] [only 10.0.0.0/8=eu,us] [ttl 10s] [suspect 5s] [alternates 1]
+//!              [weights eu=3,us=1] [only 10.0.0.0/8=eu,us] (or country:DE=, continent:EU=, as:64500=) [ttl 10s] [suspect 5s] [alternates 1]
 //!              [ignore_ecs] [all_down RULE] [canary POOL 5%] [host eu=NAME]… [https alpn=h2+port=8443]
 //!
 //! AT       5s                                 ; the clock moves on, probes run

@@ -18,7 +18,9 @@ use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointProtocol, FailoverRule, IdBook, Location, Member, Pool,
     PoolId, Rate, Ratio, Region, RegionId, RoundTrip, Snapshot, Target, Topology, Ttl, Weight,
 };
-use sealane_steering::{Fence, Fences, GeoOverride, GeoTable, SteeringPolicy, Weights, Within};
+use sealane_steering::{
+    Area, Fence, Fences, GeoOverride, GeoTable, SteeringPolicy, Wanted, Weights, Within,
+};
 use sealane_testkit::mmdb::{self, Record as Place};
 
 use super::{Block, Words, seconds, share};
@@ -261,6 +263,16 @@ impl Stage {
                 let place = Place::At(latitude.into(), longitude.into());
                 self.places.push((address, bits, place));
             }
+            ("country", country) => {
+                let continent = words.want("a continent")?;
+                let code = |text: &str| -> &'static str { Box::leak(text.to_owned().into()) };
+                let place = Place::Both(code(country), code(continent));
+                self.places.push((address, bits, place));
+            }
+            ("as", number) => {
+                let number = number.parse().map_err(|_| format!("{number}: no number"))?;
+                self.places.push((address, bits, Place::System(number)));
+            }
             (_, region) => {
                 let region = self.region_id(region)?;
                 let net = net.parse().map_err(|_| format!("{net} is no network"))?;
@@ -364,8 +376,18 @@ impl Stage {
     fn fence(&self, text: &str) -> Result<Fence, String> {
         let (net, regions) = text.split_once('=').ok_or("NET=REGION,…")?;
         let regions = regions.split(',').map(|region| self.region_id(region));
+        let wanted = wanted(net);
+        let nets = match wanted {
+            Some(_) => Vec::new(),
+            None => vec![net.parse().map_err(|_| format!("{net} is no network"))?],
+        };
+        let area = match wanted {
+            Some(wanted) => Some(Arc::new(self.area(&wanted)?)),
+            None => None,
+        };
         Ok(Fence {
-            nets: vec![net.parse().map_err(|_| format!("{net} is no network"))?],
+            nets,
+            area,
             regions: regions.collect::<Result<_, _>>()?,
         })
     }
@@ -490,6 +512,12 @@ impl Stage {
         })
     }
 
+    fn area(&self, wanted: &Wanted) -> Result<Area, String> {
+        let table = mmdb::table_of(self.places.iter().copied());
+        let area = Area::build(wanted, Some(&table), Some(&table));
+        area.map_err(|error| error.to_string())
+    }
+
     fn learn_rule(&self, region: RegionId) -> Result<LearnRule, String> {
         let geo = self.geo_table()?;
         Ok(LearnRule { region, geo })
@@ -529,6 +557,19 @@ fn repeated(line: &str, text: &mut String) -> Done {
         text.push('\n');
     }
     Ok(())
+}
+
+/// `country:DE`, `continent:EU`, `as:64500`.
+fn wanted(text: &str) -> Option<Wanted> {
+    let (kind, code) = text.split_once(':')?;
+    let mut wanted = Wanted::default();
+    match kind {
+        "country" => wanted.countries.push(code.to_owned()),
+        "continent" => wanted.continents.push(code.to_owned()),
+        "as" => wanted.systems.push(code.parse().ok()?),
+        _ => return None,
+    }
+    Some(wanted)
 }
 
 fn location(text: &str) -> Result<Location, String> {

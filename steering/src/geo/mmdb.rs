@@ -7,28 +7,28 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr};
 
-use maxminddb::{LookupResult, PathElement, Reader, WithinOptions};
+use maxminddb::{LookupResult, MaxMindDbError, PathElement, Reader, WithinOptions};
 use sealane_model::Location;
 
 use super::ranges::{Boundaries, Class, Net};
-use super::{Cell, GeoError, Place, Places, V4_WITHIN_V6, centre};
+use super::{Cell, GeoError, Place, Places, V4_WITHIN_V6, Wanted, centre};
 
-type Found<'a> = LookupResult<'a, Vec<u8>>;
+type Found<'a> = LookupResult<'a, &'a [u8]>;
+/// What a record's networks are, for whoever reads the table.
+type Meaning<'m> = dyn Fn(&Found<'_>) -> Result<Place, MaxMindDbError> + 'm;
 
-/// The ranges of IPv4 and of IPv6.
+/// The ranges of IPv4 and of IPv6, by where they are.
 pub(super) fn read(
-    bytes: Vec<u8>,
+    bytes: &[u8],
     places: &mut Places,
 ) -> Result<(Boundaries, Boundaries), GeoError> {
-    let reader = Reader::from_source(bytes).map_err(|error| broken(&error))?;
-    let mut walk = Walk {
-        steps_left: steps_max(&reader),
-        reader: &reader,
-        classes: HashMap::new(),
-        places,
+    let meaning = |found: &Found<'_>| {
+        let location = location(found)?;
+        Ok(location.map_or(Place::Nowhere, |location| Place::Cell(Cell::of(location))))
     };
-    let v4 = walk.v4()?;
-    let v6 = walk.v6()?;
+    let reader = Reader::from_source(bytes).map_err(|error| broken(&error))?;
+    let mut walk = Walk::new(&reader, &meaning, places);
+    let (v4, v6) = (walk.v4()?, walk.v6()?);
     if v4.say_anything() || v6.say_anything() {
         Ok((v4, v6))
     } else {
@@ -41,21 +41,87 @@ pub(super) fn read(
     }
 }
 
+/// The ranges of the networks that `wanted` names, as `inside`.
+pub(super) fn read_area(
+    bytes: &[u8],
+    wanted: &Wanted,
+    inside: Place,
+    places: &mut Places,
+) -> Result<(Boundaries, Boundaries), GeoError> {
+    let meaning = |found: &Found<'_>| {
+        let is_inside = names(found, wanted)?;
+        Ok(if is_inside { inside } else { Place::Nowhere })
+    };
+    let reader = Reader::from_source(bytes).map_err(|error| broken(&error))?;
+    let mut walk = Walk::new(&reader, &meaning, places);
+    Ok((walk.v4()?, walk.v6()?))
+}
+
+/// Is the record's country, continent or autonomous system one of these?
+fn names(record: &Found<'_>, wanted: &Wanted) -> Result<bool, MaxMindDbError> {
+    const KEY: fn(&'static str) -> PathElement<'static> = PathElement::Key;
+    let text = |path: &[PathElement<'static>]| record.decode_path::<&str>(path);
+    let is_one_of = |code: Option<&str>, codes: &[String]| {
+        code.is_some_and(|code| codes.iter().any(|wanted| wanted == code))
+    };
+    if !wanted.countries.is_empty() {
+        let mut country = text(&[KEY("country"), KEY("iso_code")])?;
+        if country.is_none() {
+            country = text(&[KEY("registered_country"), KEY("iso_code")])?;
+        }
+        if is_one_of(country, &wanted.countries) {
+            return Ok(true);
+        }
+    }
+    if !wanted.continents.is_empty()
+        && is_one_of(text(&[KEY("continent"), KEY("code")])?, &wanted.continents)
+    {
+        return Ok(true);
+    }
+    if wanted.systems.is_empty() {
+        return Ok(false);
+    }
+    let system = system_of(record)?;
+    Ok(system.is_some_and(|system| wanted.systems.contains(&system)))
+}
+
+/// The record's autonomous system. Some writers choose the narrowest type for each number.
+fn system_of(record: &Found<'_>) -> Result<Option<u32>, MaxMindDbError> {
+    let path = [PathElement::Key("autonomous_system_number")];
+    record
+        .decode_path::<u32>(&path)
+        .or_else(|wide| match record.decode_path::<u16>(&path) {
+            Ok(narrow) => Ok(narrow.map(u32::from)),
+            Err(_) => Err(wide),
+        })
+}
+
 /// A tree of n nodes has n + 1 leaves. Leaves above the networks asked for come once for each of
 /// those (fewer than 1,024).
-fn steps_max(reader: &Reader<Vec<u8>>) -> u64 {
+fn steps_max(reader: &Reader<&[u8]>) -> u64 {
     u64::from(reader.metadata().node_count) * 2 + 2_048
 }
 
 struct Walk<'a> {
-    reader: &'a Reader<Vec<u8>>,
+    reader: &'a Reader<&'a [u8]>,
+    meaning: &'a Meaning<'a>,
     steps_left: u64,
     /// By place of the record: each is decoded once.
     classes: HashMap<usize, Class>,
     places: &'a mut Places,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(reader: &'a Reader<&'a [u8]>, meaning: &'a Meaning<'a>, places: &'a mut Places) -> Self {
+        Self {
+            steps_left: steps_max(reader),
+            reader,
+            meaning,
+            classes: HashMap::new(),
+            places,
+        }
+    }
+
     fn v4(&mut self) -> Result<Boundaries, GeoError> {
         let mut ranges = Boundaries::nowhere();
         let everything = Net::new(0, 0, 32);
@@ -128,8 +194,7 @@ impl Walk<'_> {
         if let Some(class) = self.classes.get(&offset) {
             return Ok(*class);
         }
-        let location = location(found).map_err(|error| broken(&error))?;
-        let place = location.map_or(Place::Nowhere, |location| Place::Cell(Cell::of(location)));
+        let place = (self.meaning)(found).map_err(|error| broken(&error))?;
         let class = self.places.class(place);
         self.classes.insert(offset, class);
         Ok(class)
@@ -163,7 +228,7 @@ fn own_networks_of_v6() -> Vec<(Ipv6Addr, u8)> {
 }
 
 /// The best that the record knows: a point, else its country's, else its continent's.
-fn location(record: &Found<'_>) -> Result<Option<Location>, maxminddb::MaxMindDbError> {
+fn location(record: &Found<'_>) -> Result<Option<Location>, MaxMindDbError> {
     const KEY: fn(&'static str) -> PathElement<'static> = PathElement::Key;
     let degrees = |name| record.decode_path::<f64>(&[KEY("location"), KEY(name)]);
     let text = |path: &[PathElement<'static>]| record.decode_path::<&str>(path);

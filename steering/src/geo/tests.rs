@@ -135,6 +135,92 @@ fn tables_that_know_only_countries_or_continents_serve_too() {
     assert_eq!(degrees(locate(&table, "2001:db8::9")), None);
 }
 
+/// 45.0/16 is Germany but for a /20, 45.3/16 is a system's; 2001:db8:1::/48 is Germany, too.
+fn some_tables() -> [Vec<u8>; 2] {
+    let places = table(&[
+        ("45.0.0.0/16", Record::Both("DE", "EU")),
+        ("45.0.128.0/20", Record::Both("US", "NA")),
+        ("45.1.0.0/16", Record::Both("FR", "EU")),
+        ("2001:db8:1::/48", Record::Both("DE", "EU")),
+    ]);
+    [places, table(&[("45.3.0.0/16", Record::System(64_500))])]
+}
+
+fn area(countries: &[&str], continents: &[&str], systems: &[u32]) -> Area {
+    let owned = |codes: &[&str]| codes.iter().map(|code| (*code).to_owned()).collect();
+    let wanted = Wanted {
+        countries: owned(countries),
+        continents: owned(continents),
+        systems: systems.to_vec(),
+    };
+    let [places, systems] = some_tables();
+    Area::build(&wanted, Some(&places), Some(&systems)).unwrap()
+}
+
+#[test]
+fn an_area_holds_what_it_names_and_nothing_else() {
+    let german = area(&["DE"], &[], &[]);
+    let wide = area(&["US"], &["EU"], &[64_500]);
+    for (address, in_german, in_wide) in [
+        ("45.0.0.1", true, true),
+        ("45.0.128.1", false, true),
+        ("45.0.144.0", true, true),
+        ("45.1.0.1", false, true),
+        ("45.3.9.9", false, true),
+        ("45.4.0.0", false, false),
+        ("2001:db8:1::1", true, true),
+        ("2001:db8:2::1", false, false),
+        ("2002:2d00:1::1", true, true),
+    ] {
+        let address = address.parse().unwrap();
+        assert_eq!(german.contains(address), in_german, "{address}");
+        assert_eq!(wide.contains(address), in_wide, "{address}");
+    }
+    assert!(area(&["JP"], &[], &[64_501]).is_empty());
+    // Its numbers take two octets.
+    let shipped = include_bytes!("../../../configs/geo/asn.mmdb");
+    let wanted = Wanted {
+        systems: vec![64_500],
+        ..Wanted::default()
+    };
+    let shipped = Area::build(&wanted, None, Some(shipped)).unwrap();
+    assert!(shipped.contains("198.51.100.1".parse().unwrap()));
+    assert!(!shipped.contains("203.0.113.1".parse().unwrap()));
+}
+
+proptest! {
+    #[test]
+    fn within_an_area_s_scope_everyone_is_inside_or_nobody_is(ip in any::<u32>(), other in any::<u32>()) {
+        let german = area(&["DE"], &[], &[]);
+        let ip = 45 << 24 | (ip & 0x0003_ffff);
+        let bits = german.scope(Ipv4Addr::from(ip).into()).0;
+        let free = u32::MAX.checked_shr(bits.into()).unwrap_or(0);
+        let other = ip & !free | other & free;
+        let inside = |ip: u32| german.contains(Ipv4Addr::from(ip).into());
+        prop_assert_eq!(inside(ip), inside(other));
+        // One bit less would be too wide.
+        if let Some(wider) = bits.checked_sub(1) {
+            let free = u32::MAX.checked_shr(wider.into()).unwrap_or(0);
+            let mut ends = [ip & !free, ip | free, 45 << 24, 45 << 24 | 0x8000, 45 << 24 | 0x8fff, 45 << 24 | 0xffff, 46 << 24, 45 << 24 | 0x10000]
+                .into_iter()
+                .filter(|end| end & !free == ip & !free);
+            prop_assert!(ends.any(|end| inside(end) != inside(ip)), "{} is too narrow", bits);
+        }
+    }
+}
+
+#[test]
+fn a_broken_table_is_no_area() {
+    let wanted = Wanted {
+        systems: vec![1],
+        ..Wanted::default()
+    };
+    let [_, systems] = some_tables();
+    for bytes in [&b"<html>"[..], &systems[..systems.len() / 2]] {
+        assert!(Area::build(&wanted, None, Some(bytes)).is_err());
+    }
+}
+
 #[test]
 fn a_leaf_above_ipv4_covers_it() {
     let bytes = table(&[("2a00::/12", Record::At(50.0, 8.0))]);

@@ -7,6 +7,7 @@ mod acme;
 mod admin;
 mod balance;
 mod bounds;
+mod clients;
 mod dns;
 mod dns_encrypted;
 mod dnssec;
@@ -33,7 +34,7 @@ use sealane_steering::{GeoOverride, GeoTable, SteeringPolicy};
 
 use super::decode::{At, Table, nearest};
 use super::error::{Mistake, Notes};
-use super::files::{DATABASE_BYTES_MAX, Files};
+use super::files::Files;
 use super::kept::Kept;
 use super::places;
 use super::source::Span;
@@ -41,6 +42,7 @@ use super::spec::{DnsSpec, FileSpec, GeoSpec, ListenerSpec, NodeSpec, OverrideSp
 use super::unit::Text;
 use super::{Node, RenewedTls, Rules};
 use crate::dnssec::KeyPolicy;
+use clients::GeoTables;
 use proxy::is_http;
 
 /// The folder in `node.state_dir` that holds the keys of signed zones.
@@ -82,6 +84,7 @@ pub(super) fn parse(
         notes,
         kept,
         regions: HashMap::new(),
+        geo_tables: GeoTables::default(),
         local: None,
         pools: HashMap::new(),
         binds: Binds::default(),
@@ -95,6 +98,7 @@ pub(super) fn parse(
     let node_spec = node.as_ref();
     let node = parser.node(node_spec);
     parser.local = parser.local_zone(node_spec);
+    parser.geo_tables = parser.geo_tables(dns.as_ref());
     let (pools, endpoints, probes) = parser.pools(pools.as_ref());
     let topology = Arc::new(Topology::new(regions, pools, endpoints));
     let geo = parser.geo(dns.as_ref());
@@ -158,6 +162,7 @@ pub(super) fn renewed_tls(
         notes,
         kept,
         regions: HashMap::new(),
+        geo_tables: GeoTables::default(),
         local: None,
         pools: HashMap::new(),
         acme_wanted: Vec::new(),
@@ -192,6 +197,7 @@ struct Parser<'a> {
     notes: &'a mut Notes,
     kept: &'a mut Kept,
     regions: HashMap<String, RegionId>,
+    geo_tables: GeoTables,
     /// Where this node stands.
     local: Option<LocalZone>,
     pools: HashMap<String, KnownPool>,
@@ -379,6 +385,7 @@ impl Parser<'_> {
             span: _,
             broken: _,
             database,
+            asn: _,
             overrides,
             learn: _,
         } = &geo.value;
@@ -407,12 +414,7 @@ impl Parser<'_> {
             }
         }
         let span = database.as_ref().map_or(geo.span, |path| path.span);
-        let bytes = database.as_ref().and_then(|path| {
-            let file = self.files.resolve(&path.0);
-            let read = self.files.bytes(&file, DATABASE_BYTES_MAX);
-            read.map_err(|message| self.notes.wrong(span, message)).ok()
-        });
-        match GeoTable::build(bytes, &parsed) {
+        match GeoTable::build(self.geo_tables.places.take(), &parsed) {
             Ok(table) => Arc::new(table),
             Err(error) => {
                 self.notes.wrong(span, error.to_string());

@@ -683,16 +683,23 @@ impl Parser<'_> {
     ) -> Option<Fence> {
         let ClientsSpec {
             span: _,
-            broken: _,
+            broken,
             nets,
+            countries: _,
+            continents: _,
+            asns: _,
             regions,
         } = &spec.value;
+        let wanted = self.wanted(&spec.value)?;
         let (nets, regions) = (nets.as_ref()?, regions.as_ref()?);
-        if nets.value.0.is_empty() || regions.value.0.is_empty() {
+        // What could not be read is said already.
+        let nobody = !broken && nets.value.0.is_empty() && wanted.is_empty();
+        if nobody || regions.value.0.is_empty() {
             let message = "these clients could be served nowhere, or nobody is meant";
-            self.notes.mistake(
-                Mistake::new(spec.span, message).expected("at least one network and one region"),
-            );
+            self.notes
+                .mistake(Mistake::new(spec.span, message).expected(
+                    "at least one network, country, continent or autonomous system, and one region",
+                ));
             return None;
         }
         let mut allowed = Vec::new();
@@ -706,8 +713,15 @@ impl Parser<'_> {
             allowed.push(id);
         }
         let nets = nets.value.0.iter().map(|net| canonical(net.value.0));
+        let nets = nets.collect();
+        let area = if wanted.is_empty() {
+            None
+        } else {
+            Some(self.area(wanted, spec.span)?)
+        };
         Some(Fence {
-            nets: nets.collect(),
+            nets,
+            area,
             regions: allowed,
         })
     }

@@ -624,6 +624,7 @@ fn a_rule_on_clients_holds_for_the_last_resort_too() {
     walk.policy = SteeringPolicy::Within(Box::new(Within {
         policy: SteeringPolicy::Priority,
         fences: Fences::new(vec![Fence {
+            area: None,
             nets: vec!["192.0.2.0/24".parse().unwrap()],
             regions: vec![world.region_id("eu")],
         }]),
