@@ -50,7 +50,6 @@ impl Default for Setup {
             tokens: vec![("s3cret", Role::Operator), ("look", Role::Viewer)],
             open: false,
             state_file: None,
-            learn: None,
             run: true,
         }
     }
@@ -241,6 +240,7 @@ fn config(setup: &Setup, endpoints: &[SocketAddr]) -> Config {
         probes: vec![(pool, probe)],
         first_round_limit: Duration::from_secs(5),
         state_file: setup.state_file.clone(),
+        learn: None,
         admin: AdminConfig {
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))],
             tokens: setup.tokens.iter().map(token).collect(),
