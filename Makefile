@@ -10,7 +10,7 @@
 #   make load-failover        a region dies under load; prints the timeline (against a running demo)
 #   make load-floods          a good client beside floods of twenty kinds; prints a table (a release build)
 #   make load-resilience      a slow, failing, overloaded or lost part, with and without what is to help; prints a table (a release build)
-#   make fuzz-short           six seconds for each of the proxy's parsers, on the stable toolchain; or another:
+#   make fuzz-short           six seconds for each of the proxy's parsers and the name server, on the stable toolchain; or another:
 #                             make fuzz-short FUZZ_SECONDS=600 FUZZ_TARGETS=dns/zone_text
 #   make fuzz                 configuration files; needs a nightly toolchain and cargo-fuzz
 
@@ -74,7 +74,7 @@ FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # only read.
 FUZZ_SECONDS ?= 6
 FUZZ_TARGETS ?= proxy/h1_request proxy/h1_answer proxy/h1_chunked proxy/h2_admission proxy/forwarded \
-  proxy/accepted proxy/client_hello proxy/proxy_header
+  proxy/accepted proxy/client_hello proxy/proxy_header dns/dns_question dns/dns_signed
 
 fuzz-short: needs-fuzz
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); export CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-target}/fuzz; \
