@@ -200,7 +200,7 @@ mod tests {
     fn a_notification_reaches_a_path_and_an_abstract_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
-        let name = format!("sealane-test-{}", std::process::id());
+        let name = folder.path().display().to_string();
         let places = [
             (UnixDatagram::bind(&path).unwrap(), path.into_os_string()),
             (

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pebble::{Outside, Pebble, Place, free_port};
+use pebble::{Outside, Pebble, Place};
 use sealane_testkit::ScriptedEndpoint;
+use sealane_testkit::port::free_port;
 use sha2::{Digest as _, Sha256};
 use world::{Sealane, curl, text, until};
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use sealane_testkit::port::free_port;
 use tempfile::TempDir;
 use world::{Sealane, curl, text, until};
 
@@ -29,19 +30,6 @@ fn run(program: &str, arguments: &[&str]) -> Process {
     command.args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     Process(command.spawn().unwrap())
-}
-
-/// A port below those that the system gives away, for programs that cannot be told to choose one.
-fn free_port() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 12_000 + u16::try_from(std::process::id() % 400).unwrap() * 20;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn until_open(port: u16) {

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use sealane_testkit::port::free_port;
 use serde_json::Value;
 use world::{Sealane, text, until};
 
@@ -120,15 +121,6 @@ impl Drop for Socat {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Free now, and not among those that the system gives away.
-fn free_port() -> u16 {
-    let first = 26_000 + u16::try_from(std::process::id() % 2_000).unwrap();
-    let mut ports = first..30_000;
-    ports
-        .find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
-        .unwrap()
 }
 
 #[test]

@@ -105,9 +105,16 @@ fn compare(kinds: &[Kind], questions: &[Ask]) {
     let mut judges: Vec<Judge> = kinds.iter().map(|kind| kind.start(folder.path())).collect();
     let mut findings = Findings::default();
     for ask in questions {
-        let own = ours.put(ask);
-        for judge in &mut judges {
-            findings.judge(judge.kind, ask, &own, &judge.line.put(ask));
+        // All are asked before the first is heard.
+        let asked = ours.begin(ask);
+        let all_asked: Vec<_> = judges
+            .iter_mut()
+            .map(|judge| judge.line.begin(ask))
+            .collect();
+        let own = ours.end(ask, asked);
+        for (judge, asked) in judges.iter_mut().zip(all_asked) {
+            let theirs = judge.line.end(ask, asked);
+            findings.judge(judge.kind, ask, &own, &theirs);
         }
     }
     print!("{}", findings.summary(questions.len()));

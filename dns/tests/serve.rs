@@ -1,12 +1,13 @@
 //! The name server on real sockets, all on loopback and on ports that the system chooses.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::disallowed_methods, reason = "a limit by time is tested")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sealane_dns::config::{Cookies, Limits, Soa, SteeredName, Zone};
 use sealane_dns::engine::Transport;
@@ -174,13 +175,15 @@ fn a_flood_gets_few_answers_and_who_has_a_cookie_gets_all() {
     const TRUNCATED: u8 = 2;
     const BADCOOKIE: u8 = 7; // its lower bits
 
+    let begun = Instant::now();
     let (plain, _) = flood(server, &question("www.example.test", 1), 40);
+    // One more for each second that a slow machine takes.
+    let in_time = begun.elapsed().as_secs() as usize + 1;
     let short = plain.iter().filter(|head| head[2] & TRUNCATED != 0).count();
     let whole = plain.len() - short;
-    // One more for each second that a slow machine takes.
-    assert!((5..10).contains(&whole), "{whole}");
+    assert!((5..=5 + in_time).contains(&whole), "{whole} in {in_time} s");
     assert!(
-        (13..=18).contains(&short),
+        (40 - whole).div_ceil(2) >= short && short >= (40 - whole) / 2,
         "every second of the rest: {short}"
     );
 

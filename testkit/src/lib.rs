@@ -5,7 +5,7 @@
 //!
 //! [`world`] builds snapshots, [`mmdb`] geographic tables; [`endpoint`] serves and misbehaves;
 //! [`http_client`] and [`dns_client`] ask once, [`load`] asks at a fixed rate and [`timeline`] says
-//! what came of it.
+//! what came of it; [`port`] draws ports for programs that want one.
 
 pub mod authority;
 pub mod dns_client;
@@ -14,6 +14,7 @@ pub mod http1;
 pub mod http_client;
 pub mod load;
 pub mod mmdb;
+pub mod port;
 pub mod report;
 pub mod timeline;
 pub mod websocket;

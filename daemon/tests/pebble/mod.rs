@@ -9,10 +9,11 @@
 )]
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+
+use sealane_testkit::port::free_port;
 
 use crate::world::{curl, text, until};
 
@@ -130,19 +131,6 @@ impl Drop for Pebble {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- pebble's log ---\n{}", self.log());
-        }
-    }
-}
-
-/// A port that is free now. Another test may take it meanwhile, so each process draws from a range
-/// of its own.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 26_000 + u16::try_from(std::process::id() % 60).unwrap() * 100;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
         }
     }
 }

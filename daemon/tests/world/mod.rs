@@ -319,22 +319,11 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A port that is free on the demo's origin addresses now. The program binds it a moment later;
-/// another test may take it meanwhile, so each process draws from a range of its own.
+/// A port that is free on the demo's origin addresses.
 fn free_origins_port() -> u16 {
-    use std::net::TcpListener;
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + u16::try_from(std::process::id() % 400).unwrap() * 20;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
-        let hosts = [1_u8, 11, 12, 13, 21, 22, 23, 31, 32, 33];
-        if hosts.iter().all(|host| {
-            TcpListener::bind((std::net::Ipv4Addr::new(127, 0, 1, *host), port)).is_ok()
-        }) {
-            return port;
-        }
-    }
+    let hosts = [1_u8, 11, 12, 13, 21, 22, 23, 31, 32, 33];
+    let addresses = hosts.map(|host| std::net::Ipv4Addr::new(127, 0, 1, host));
+    sealane_testkit::port::free_port_on(&addresses)
 }
 
 /// Waits until `holds`; fails the test with `what` when it never does.

@@ -137,28 +137,60 @@ impl Line {
 
     /// What comes back, or that nothing does.
     pub(crate) fn put(&mut self, ask: &Ask) -> Result<Reply, String> {
-        let mut trouble = String::new();
-        for _ in 0..TRIES {
-            self.last_id = self.last_id.wrapping_add(1);
-            let message = ask.message(self.last_id);
-            let got = if ask.by_tcp {
-                self.over_tcp(&message)
-            } else {
-                self.over_udp(&message)
-            };
-            match got {
-                Ok(bytes) => return Reply::read(&bytes).map_err(|e| format!("{e}: {bytes:02x?}")),
-                Err(error) => {
-                    self.tcp = None;
-                    trouble = error.to_string();
-                }
-            }
-        }
-        Err(format!("no answer: {trouble}"))
+        let begun = self.begin(ask);
+        self.end(ask, begun)
     }
 
-    fn over_udp(&self, message: &[u8]) -> io::Result<Vec<u8>> {
-        self.udp.send(message)?;
+    /// Sends the question: others may be asked before its answer is taken.
+    pub(crate) fn begin(&mut self, ask: &Ask) -> io::Result<Vec<u8>> {
+        self.last_id = self.last_id.wrapping_add(1);
+        let message = ask.message(self.last_id);
+        if !ask.by_tcp {
+            self.udp.send(&message)?;
+            return Ok(message);
+        }
+        let framed = [&(message.len() as u16).to_be_bytes()[..], &message].concat();
+        self.stream()?.write_all(&framed)?;
+        Ok(message)
+    }
+
+    /// Takes the answer; asks again where none comes.
+    pub(crate) fn end(&mut self, ask: &Ask, begun: io::Result<Vec<u8>>) -> Result<Reply, String> {
+        let mut begun = begun;
+        for _ in 1..TRIES {
+            match begun.and_then(|message| self.take(ask, &message)) {
+                Ok(bytes) => return Reply::read(&bytes).map_err(|e| format!("{e}: {bytes:02x?}")),
+                Err(_) => self.tcp = None,
+            }
+            begun = self.begin(ask);
+        }
+        let bytes = begun.and_then(|message| self.take(ask, &message));
+        let bytes = bytes.map_err(|error| format!("no answer: {error}"))?;
+        Reply::read(&bytes).map_err(|error| format!("{error}: {bytes:02x?}"))
+    }
+
+    fn stream(&mut self) -> io::Result<&mut TcpStream> {
+        let stream = match self.tcp.take() {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect(self.server)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_nodelay(true)?;
+                stream
+            }
+        };
+        Ok(self.tcp.insert(stream))
+    }
+
+    fn take(&mut self, ask: &Ask, message: &[u8]) -> io::Result<Vec<u8>> {
+        if ask.by_tcp {
+            let stream = self.stream()?;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut bytes)?;
+            return Ok(bytes);
+        }
         let mut bytes = vec![0; 65_535];
         loop {
             let length = self.udp.recv(&mut bytes)?;
@@ -168,25 +200,5 @@ impl Line {
                 return Ok(bytes);
             }
         }
-    }
-
-    fn over_tcp(&mut self, message: &[u8]) -> io::Result<Vec<u8>> {
-        let stream = match &mut self.tcp {
-            Some(stream) => stream,
-            none => {
-                let stream = TcpStream::connect(self.server)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_nodelay(true)?;
-                none.insert(stream)
-            }
-        };
-        let mut framed = (message.len() as u16).to_be_bytes().to_vec();
-        framed.extend_from_slice(message);
-        stream.write_all(&framed)?;
-        let mut length = [0; 2];
-        stream.read_exact(&mut length)?;
-        let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
-        stream.read_exact(&mut bytes)?;
-        Ok(bytes)
     }
 }

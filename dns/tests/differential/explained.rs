@@ -22,8 +22,6 @@ const YXDOMAIN: u16 = 6;
 const BADVERS: u16 = 16;
 const COOKIE: u16 = 10;
 const NSEC3: u16 = 50;
-const MAILB: u16 = 253;
-const MAILA: u16 = 254;
 
 /// The first that holds counts.
 pub(crate) const TABLE: &[Explained] = &[
@@ -85,8 +83,10 @@ pub(crate) const TABLE: &[Explained] = &[
         },
     },
     Explained {
-        reason: "MAILB and MAILA are refused, as other types that ask for no data of their own (RFC 6895 section 3.1); judges take them for types that a name has not",
-        holds: |d| matches!(d.ask.kind, MAILB | MAILA) && d.ours.rcode == REFUSED,
+        reason: "types 128 to 255 ask for no data of their own and are refused (RFC 6895 section 3.1), but for ANY; judges take those that they don't know, MAILA and MAILB for types that a name has not, or say FORMERR",
+        holds: |d| {
+            (128..=255).contains(&d.ask.kind) && d.ask.kind != rtype::ANY && d.ours.rcode == REFUSED
+        },
     },
     Explained {
         reason: "class ANY is refused: no answer for all classes can be authoritative (RFC 1035 section 6.2); judges answer as in class IN",

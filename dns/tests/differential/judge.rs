@@ -2,10 +2,12 @@
 //! ends when it is dropped.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use sealane_testkit::port::free_port;
 
 use crate::ask::{Ask, Line};
 use crate::{NSID, VERSION, ZONES, wire};
@@ -157,17 +159,6 @@ fn has_zones(server: SocketAddr) -> bool {
         let reply = line.put(&ask);
         reply.is_ok_and(|reply| reply.rcode == 0 && reply.flags.contains(&"aa"))
     })
-}
-
-/// For UDP and TCP.
-fn free_port() -> u16 {
-    loop {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "waits for other programs")]
