@@ -61,8 +61,8 @@ fn picture(loaded: &Loaded) -> String {
         let mut soa = zone.soa.clone();
         soa.serial = 0;
         format!(
-            "{:?} {soa:?} {:?} {:?}",
-            zone.apex, zone.records, zone.steered
+            "{:?} {soa:?} {:?} {:?} {:?}",
+            zone.apex, zone.records, zone.steered, zone.aliases
         )
     });
     let topology = &rules.control.topology;

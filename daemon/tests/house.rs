@@ -99,7 +99,7 @@ const NEVER: [(&str, &[&str]); 8] = [
 ];
 
 /// Frameworks and the only files that may name them (BORDER files).
-const BORDERS: [(&str, &[&str]); 4] = [
+const BORDERS: [(&str, &[&str]); 5] = [
     (
         "pingora_core",
         &[
@@ -110,6 +110,7 @@ const BORDERS: [(&str, &[&str]); 4] = [
         ],
     ),
     ("quinn", &["dns/src/serve/quic.rs"]),
+    ("hickory_resolver", &["dns/src/serve/resolver.rs"]),
     (
         "instant_acme",
         &[

@@ -6,10 +6,12 @@
 use std::net::IpAddr;
 
 use sealane_model::Ttl;
+use sealane_steering::Reason;
 
 use crate::config::NSID_MAX;
 use crate::cookie::COOKIE_LEN;
 use crate::dnssec::sign::Signature;
+use crate::ede::Ede;
 use crate::name::Name;
 use crate::question::{ClientSubnet, Edns, Head, LowerName, Question, Rejected};
 use crate::rules::Rules;
@@ -91,6 +93,8 @@ pub(crate) struct Answer<'o, 'm> {
     question_end: usize,
     pub(crate) rcode: Rcode,
     pub(crate) authoritative: bool,
+    /// Why, for those who can be told.
+    pub(crate) ede: Option<Ede>,
     transport: Transport,
     counts: [u16; 3],
     /// Where the name in question stands in the message, uncompressed, and how long it is. Moves
@@ -142,6 +146,7 @@ impl<'o, 'm> Answer<'o, 'm> {
             question_end,
             rcode: Rcode::NoError,
             authoritative: true,
+            ede: None,
             transport,
             counts: [0; 3],
             name_at: HEADER_LEN,
@@ -258,21 +263,28 @@ impl<'o, 'm> Answer<'o, 'm> {
     /// What is answered holds for those for whom this choice does.
     pub(crate) fn steer(&mut self, placed: &Placed, choice: &Choice) {
         self.scope = self.scope.max(placed.answered_scope(choice.scope));
+        if matches!(
+            choice.reason,
+            Reason::AllDown | Reason::NoData | Reason::Fallback
+        ) {
+            self.ede = Some(Ede::ALL_DOWN);
+        }
     }
 
     /// Another of the zone's servers may know.
-    pub(crate) fn fail(&mut self) {
+    pub(crate) fn fail(&mut self, why: Ede) {
         self.rcode = Rcode::ServFail;
         self.authoritative = false;
+        self.ede = Some(why);
     }
 
     /// As [`Answer::fail`], and what was written so far is taken back.
-    pub(crate) fn fail_whole(&mut self) {
+    pub(crate) fn fail_whole(&mut self, why: Ede) {
         self.at = self.question_end;
         self.counts = [0; 3];
         self.scope = 0;
         self.full = false;
-        self.fail();
+        self.fail(why);
     }
 
     /// The least that answers ANY (RFC 8482 §4.2).
@@ -518,6 +530,7 @@ impl<'o, 'm> Answer<'o, 'm> {
                 dnssec_ok: edns.dnssec_ok,
                 subnet: edns.client_subnet.map(|subnet| (subnet, self.scope)),
                 told: self.told,
+                ede: self.ede.filter(|ede| self.at + ede.length() <= self.limit),
             };
             let opt_at = self.at;
             self.at += opt.write(&mut self.out[opt_at..]);
@@ -562,6 +575,7 @@ pub(crate) fn refuse(
             dnssec_ok,
             subnet: None,
             told: Told::cookie(cookie),
+            ede: rejected.refusal.ede(),
         };
         at += opt.write(&mut out[at..]);
     }
@@ -687,6 +701,7 @@ struct Opt<'m> {
     dnssec_ok: bool,
     subnet: Option<(ClientSubnet<'m>, u8)>,
     told: Told<'m>,
+    ede: Option<Ede>,
 }
 
 impl Opt<'_> {
@@ -710,12 +725,15 @@ impl Opt<'_> {
         if let Some(tenths) = self.told.keepalive {
             at = write_option(option::KEEPALIVE, &tenths.to_be_bytes(), at, out);
         }
+        if let Some(ede) = &self.ede {
+            at = write_ede(ede, at, out);
+        }
         let mut fixed = [0; OPT_LEN];
         fixed[1..3].copy_from_slice(&rtype::OPT.to_be_bytes());
         fixed[3..5].copy_from_slice(&(UDP_SIZE_MAX as u16).to_be_bytes());
         fixed[5] = self.rcode.extended();
         fixed[7] = u8::from(self.dnssec_ok) << 7;
-        // Options are at most 134 octets in all.
+        // Options are at most some 200 octets in all.
         fixed[9..11].copy_from_slice(&((at - OPT_LEN) as u16).to_be_bytes());
         out[..OPT_LEN].copy_from_slice(&fixed);
         at
@@ -728,6 +746,17 @@ fn write_option(code: u16, data: &[u8], at: usize, out: &mut [u8]) -> usize {
     out[at..at + 2].copy_from_slice(&code.to_be_bytes());
     out[at + 2..at + 4].copy_from_slice(&(data.len() as u16).to_be_bytes());
     out[at + 4..end].copy_from_slice(data);
+    end
+}
+
+/// Where the option ends (RFC 8914 §2).
+fn write_ede(ede: &Ede, at: usize, out: &mut [u8]) -> usize {
+    let end = at + ede.length();
+    let length = ede.length() - 4;
+    out[at..at + 2].copy_from_slice(&option::EDE.to_be_bytes());
+    out[at + 2..at + 4].copy_from_slice(&(length as u16).to_be_bytes());
+    out[at + 4..at + 6].copy_from_slice(&ede.code.to_be_bytes());
+    out[at + 6..end].copy_from_slice(ede.text.as_bytes());
     end
 }
 

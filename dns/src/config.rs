@@ -27,6 +27,8 @@ pub struct Config {
     /// Where questions are taken encrypted as well; at most one entry of each protocol.
     pub encrypted: Vec<Encrypted>,
     pub zones: Vec<Zone>,
+    /// Resolvers that are asked for the addresses of other names; with none the system's are.
+    pub resolvers: Vec<SocketAddr>,
     pub geo: Arc<GeoTable>,
     pub limits: Limits,
     pub cookies: Cookies,
@@ -55,6 +57,7 @@ impl Config {
             bind: Vec::new(),
             encrypted: Vec::new(),
             zones,
+            resolvers: Vec::new(),
             geo,
             limits: Limits::default(),
             cookies: Cookies::Off,
@@ -149,6 +152,7 @@ pub struct Zone {
     /// Static records, the apex's NS among them; no SOA. Owners lie at or below `apex`.
     pub records: Vec<Record>,
     pub steered: Vec<SteeredName>,
+    pub aliases: Vec<AliasName>,
     /// `None`: the zone is not signed.
     pub dnssec: Option<Arc<Dnssec>>,
 }
@@ -162,6 +166,7 @@ impl Zone {
             soa,
             records,
             steered: Vec::new(),
+            aliases: Vec::new(),
             dnssec: None,
         }
     }
@@ -232,6 +237,16 @@ pub struct SteeredName {
     pub hosts: Vec<(RegionId, Name)>,
     /// An HTTPS record whose hints are the chosen addresses.
     pub https: Option<Service>,
+}
+
+/// A name that has another name's addresses: a CNAME may not stand at a zone's own name, this may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasName {
+    pub owner: Name,
+    /// Whose addresses it has; looked up again and again.
+    pub target: Name,
+    /// No answer may be kept for longer.
+    pub ttl: Ttl,
 }
 
 /// A share of clients that are led to another pool while that one is well. By the client's network:

@@ -11,10 +11,12 @@ use sealane_steering::Reason;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::alias::{self, Alias};
 use crate::answer::{Answer, Told, Written, refuse};
 use crate::chaos;
 use crate::cookie::{self, Baker, COOKIE_LEN, Proof};
 use crate::dnssec::prove::{self as dnssec, Proofs};
+use crate::ede::Ede;
 use crate::limit::Said;
 use crate::lookup::{Found, find};
 use crate::memory::Choices;
@@ -57,6 +59,8 @@ pub struct Client<'s> {
     pub transport: Transport,
     /// What makes and judges cookies; `None`: there are none.
     pub cookies: Option<Baker<'s>>,
+    /// In seconds since 1970 (cut to 32 bits): what was learned of other names grows old.
+    pub now: u32,
 }
 
 impl Client<'_> {
@@ -98,6 +102,7 @@ pub fn answer(
         address: source,
         transport,
         cookies: None,
+        now: 0,
     };
     answer_to(client, message, rules, world, out)
 }
@@ -128,6 +133,7 @@ pub fn answer_with(
         address: source,
         transport,
         cookies: memory.rules.cookies(memory.now),
+        now: memory.now,
     };
     let choices = Some(&mut memory.choices);
     reply(message, client, by, choices, out)
@@ -158,6 +164,7 @@ fn reply(
     let mut asked = Asked {
         question: &question,
         source: client.address,
+        now: client.now,
         rules,
         world,
         choices,
@@ -244,6 +251,7 @@ const fn answered(written: Written) -> Answered {
 struct Asked<'a, 'm> {
     question: &'a Question<'m>,
     source: IpAddr,
+    now: u32,
     rules: &'a Rules,
     world: &'a Snapshot,
     /// Where choices are remembered, if anywhere.
@@ -329,6 +337,7 @@ impl<'a> Asked<'a, '_> {
                 Found::NotOurs if is_first => {
                     answer.rcode = Rcode::Refused;
                     answer.authoritative = false;
+                    answer.ede = Some(Ede::NOT_AUTHORITATIVE);
                     return steered;
                 }
                 // The chain has left what we answer for; the resolver asks on by itself.
@@ -358,6 +367,12 @@ impl<'a> Asked<'a, '_> {
             && let Some(step) = self.at_steered(at, steered, answer)
         {
             return step;
+        }
+        if let Some(alias) = &node.alias
+            && let Some(family) = family(rtype)
+        {
+            self.at_alias(at, alias, family, answer);
+            return Step::Done(None);
         }
         if let Some(set) = node.set(rtype) {
             let expanded = self.proofs.as_expanded(at, set);
@@ -457,7 +472,7 @@ impl<'a> Asked<'a, '_> {
         let signature = match self.proofs.single(at, steered, rtype::CNAME, host.wire()) {
             Ok(signature) => signature,
             Err(dnssec::TooMany) => {
-                answer.fail();
+                answer.fail(Ede::UNSIGNED);
                 return Step::Done(to);
             }
         };
@@ -498,7 +513,7 @@ impl<'a> Asked<'a, '_> {
                 answer.single(rtype::HTTPS, one.ttl, &data, signature);
                 self.proofs.expanded(at, answer);
             }
-            Err(dnssec::TooMany) => answer.fail(),
+            Err(dnssec::TooMany) => answer.fail(Ede::UNSIGNED),
         }
         Some(one.steered_to())
     }
@@ -534,6 +549,42 @@ impl<'a> Asked<'a, '_> {
         self.give(at, steered, family.rtype(), &choice, answer)
     }
 
+    /// Another name's addresses, as far as they are known.
+    fn at_alias(
+        &mut self,
+        at: &At<'a, '_>,
+        alias: &Alias,
+        family: Family,
+        answer: &mut Answer<'_, '_>,
+    ) {
+        let known = alias.source.known();
+        match known.told(family, alias.ttl, self.now) {
+            alias::Told::Addresses {
+                addresses,
+                ttl,
+                stale,
+            } => match self.proofs.alias(at, alias, family, addresses) {
+                Ok(signature) => {
+                    answer.addresses(addresses, ttl);
+                    answer.ede = stale.then_some(Ede::STALE);
+                    if let Some(signature) = signature {
+                        answer.addresses_signature(signature.as_ref(), ttl);
+                        self.proofs.expanded(at, answer);
+                    }
+                }
+                Err(dnssec::TooMany) => answer.fail(Ede::UNSIGNED),
+            },
+            alias::Told::NoData { ttl } => {
+                let ttl = negative_ttl(at.zone, Some(ttl));
+                answer.negative(at.zone, ttl);
+                self.proofs.no_data(at, family.rtype(), Some(ttl), answer);
+            }
+            // Never an empty answer, which would be kept: another of the zone's servers may know.
+            alias::Told::NotKnown { tried: true } => answer.fail(Ede::UNRESOLVED),
+            alias::Told::NotKnown { tried: false } => answer.fail(Ede::NOT_READY),
+        }
+    }
+
     /// Addresses, or that there are none of this type.
     fn give(
         &mut self,
@@ -553,10 +604,10 @@ impl<'a> Asked<'a, '_> {
                             self.proofs.expanded(at, answer);
                         }
                     }
-                    Err(dnssec::TooMany) => answer.fail(),
+                    Err(dnssec::TooMany) => answer.fail(Ede::UNSIGNED),
                 }
             }
-            (Outcome::NotKnown, _) => answer.fail(),
+            (Outcome::NotKnown, _) => answer.fail(Ede::NOT_READY),
             (Outcome::NoData | Outcome::Addresses, _) => {
                 let ttl = negative_ttl(at.zone, Some(choice.ttl));
                 answer.negative(at.zone, ttl);
@@ -583,7 +634,7 @@ impl<'a> Asked<'a, '_> {
             Some(servers) => {
                 answer.referral(cut, servers, self.proofs.security(zone, cut, name));
             }
-            None => answer.fail(),
+            None => answer.fail(Ede::NOT_READY),
         }
     }
 }

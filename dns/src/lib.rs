@@ -5,6 +5,7 @@
 //! [`question`] (strict parser) → [`lookup`] (RFC 1034) → [`zone`] (what rules are compiled into) →
 //! `answer` (composing) → `serve` (sockets). [`name`] and [`record`] read what operators write.
 
+pub mod alias;
 pub mod config;
 pub mod cookie;
 pub mod engine;
@@ -23,6 +24,7 @@ pub mod dnssec;
 
 mod answer;
 mod chaos;
+mod ede;
 mod explain;
 pub mod metrics;
 mod serve;

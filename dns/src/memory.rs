@@ -67,6 +67,7 @@ impl Memory {
             address,
             transport,
             cookies: self.rules.cookies(self.now),
+            now: self.now,
         }
     }
 

@@ -3,12 +3,14 @@
 //! Labels come from enums and from region names, so the configuration bounds their number.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use sealane_model::{RegionId, Topology};
 use sealane_steering::Reason;
 
+use crate::alias::Source;
 use crate::cookie::Proof;
 use crate::dnssec::timing::Moment;
 use crate::engine::{Answered, Transport};
@@ -19,6 +21,7 @@ use crate::wire::Rcode;
 /// Tells the recorder what each metric means. To be called once the recorder is installed.
 pub fn describe() {
     describe_signing();
+    describe_aliases();
     let count = Unit::Count;
     describe_counter!(
         "dns_questions_total",
@@ -112,6 +115,25 @@ pub fn describe() {
     );
 }
 
+/// Tells the recorder of what concerns aliases.
+fn describe_aliases() {
+    describe_counter!(
+        "dns_alias_lookups_total",
+        Unit::Count,
+        "Look-ups of what aliases lead to, by result: found or failed."
+    );
+    describe_gauge!(
+        "dns_aliases_failing",
+        Unit::Count,
+        "Targets of aliases that could not be looked up last time: their last addresses stay, if there are any."
+    );
+    describe_gauge!(
+        "dns_alias_age_seconds",
+        Unit::Seconds,
+        "Since when an alias's addresses are known, by target."
+    );
+}
+
 /// Tells the recorder of what concerns signed zones.
 fn describe_signing() {
     describe_counter!(
@@ -173,6 +195,35 @@ impl Signing {
             gauge!("dns_signature_expires_at_seconds", "zone" => label).set(expires);
         }
     }
+}
+
+/// What concerns aliases; shown by the one thread that looks them up.
+#[derive(Default)]
+pub(crate) struct Aliases {
+    /// Of targets that were found once, when it was.
+    ages: HashMap<Name, Gauge>,
+}
+
+impl Aliases {
+    pub(crate) fn show(&mut self, sources: &[Arc<Source>], now: u32) {
+        let failing = sources.iter().filter(|source| source.known().failures > 0);
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 names")]
+        gauge!("dns_aliases_failing").set(failing.count() as f64);
+        for source in sources {
+            let Some(found_at) = source.known().found_at() else {
+                continue;
+            };
+            let gauge = self.ages.entry(source.target.clone()).or_insert_with_key(
+                |target| gauge!("dns_alias_age_seconds", "target" => target.to_string()),
+            );
+            gauge.set(f64::from(now.saturating_sub(found_at)));
+        }
+    }
+}
+
+pub(crate) fn count_alias_lookup(found: bool) {
+    let result = if found { "found" } else { "failed" };
+    counter!("dns_alias_lookups_total", "result" => result).increment(1);
 }
 
 /// Words of [`sealane_steering::Reason`], in the order of [`reason_index`].

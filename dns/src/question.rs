@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cookie;
+use crate::ede::Ede;
 use crate::name::count_labels;
 use crate::wire::{CLASS_CH, CLASS_IN, HEADER_LEN, LABEL_MAX, NAME_MAX, Rcode, option, rtype};
 
@@ -92,6 +93,8 @@ pub enum Refusal {
     Class(u16),
     #[error("type {0} asks for something other than data")]
     MetaType(u16),
+    #[error("a type that only says that a name is absent")]
+    NxName,
 }
 
 impl Refusal {
@@ -112,7 +115,17 @@ impl Refusal {
             | Self::Opt
             | Self::Options
             | Self::ClientSubnet
-            | Self::Cookie => Some(Rcode::FormErr),
+            | Self::Cookie
+            | Self::NxName => Some(Rcode::FormErr),
+        }
+    }
+
+    /// What the answer adds to its code.
+    pub(crate) const fn ede(self) -> Option<Ede> {
+        match self {
+            Self::Opcode(_) | Self::Class(_) | Self::MetaType(_) => Some(Ede::NOT_SUPPORTED),
+            Self::NxName => Some(Ede::QUERY_TYPE),
+            _ => None,
         }
     }
 }
@@ -230,6 +243,9 @@ impl<'m> Question<'m> {
         }
         if self.class != CLASS_IN && self.class != CLASS_CH {
             return Err(Refusal::Class(self.class));
+        }
+        if self.rtype == rtype::NXNAME {
+            return Err(Refusal::NxName);
         }
         if rtype::is_meta(self.rtype) {
             return Err(Refusal::MetaType(self.rtype));

@@ -2,14 +2,16 @@
 //!
 //! Holds no health and answers nothing: see [`crate::engine`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sealane_model::Snapshot;
 use sealane_steering::GeoTable;
 
+use crate::alias::Source;
 use crate::config::{Config, Cookies, Identity, Limits};
 use crate::cookie::{Baker, Secret};
-use crate::dnssec::ahead::sign_ahead;
+use crate::dnssec::ahead::{sign_ahead, sign_aliases_ahead};
 use crate::dnssec::timing::Moment;
 use crate::zone::ZoneTable;
 
@@ -22,6 +24,8 @@ pub struct Rules {
     /// The first one makes cookies, all are honoured; with none there are no cookies.
     pub(crate) secrets: Vec<Secret>,
     pub identity: Identity,
+    /// Who is asked for other names' addresses.
+    pub(crate) resolvers: Vec<SocketAddr>,
     /// What they were compiled from, where zones are signed: they are signed again in time.
     pub(crate) config: Option<Arc<Config>>,
 }
@@ -49,6 +53,7 @@ impl Rules {
             limits: config.limits.clone(),
             secrets,
             identity: config.identity.clone(),
+            resolvers: config.resolvers.clone(),
             config: is_signed.then(|| Arc::new(config.clone())),
         }
     }
@@ -67,8 +72,22 @@ impl Rules {
         (!secrets.is_empty()).then_some(Baker { secrets, now })
     }
 
+    /// What is to be known of other names.
+    pub(crate) fn sources(&self) -> Vec<Arc<Source>> {
+        let aliases = self.table.aliases();
+        aliases
+            .map(|(_, alias)| Arc::clone(&alias.source))
+            .collect()
+    }
+
     /// Signs what steered names may be answered with in this world, before anyone asks.
     pub fn sign_ahead(&self, world: &Snapshot) {
         sign_ahead(&self.table, world);
+        self.sign_aliases_ahead();
+    }
+
+    /// Signs what aliases are answered with now.
+    pub(crate) fn sign_aliases_ahead(&self) {
+        sign_aliases_ahead(&self.table);
     }
 }

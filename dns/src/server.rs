@@ -25,6 +25,7 @@ use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind, bind_encrypted};
 use crate::serve::clock::now;
+use crate::serve::resolver::Lookups;
 use crate::serve::{Shared, Stop, door, quic, signer, udp};
 
 /// What the name server is given to work with.
@@ -45,6 +46,8 @@ pub struct Dns {
     /// For cookies, where the operator names no secret.
     own: Option<Secret>,
     workers: NonZeroUsize,
+    /// Keeps what aliases lead to known.
+    lookups: Lookups,
     /// Which addresses are served, and by what. A lock because rules are replaced and the server is
     /// stopped through `&self`; held for moments, by the few who run the program, and by no thread
     /// that answers.
@@ -125,15 +128,19 @@ impl Dns {
         let new = bind_all(&wanted, &[], options.workers, inherit)?;
         let services: Result<_, _> = new.into_iter().map(Service::new).collect();
         set_names(rules.table.len());
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
+        let lookups = Lookups::new();
+        look_up(&lookups, &rules);
         Ok(Self {
             shared: Arc::new(Shared {
                 world: deps.world,
-                rules: Arc::new(ArcSwap::from_pointee(rules)),
+                rules,
                 seats: door::Seats::default(),
                 encrypted: ArcSwap::from_pointee(config.encrypted),
             }),
             own,
             workers: options.workers,
+            lookups,
             state: Mutex::new(State {
                 stage: Stage::Bound,
                 services: services?,
@@ -203,6 +210,9 @@ impl Dns {
         if !matches!(state.stage, Stage::Bound) {
             return Ok(());
         }
+        // Look-ups began when addresses were bound: most have ended.
+        let sources = self.shared.rules.load().sources();
+        self.lookups.wait_for(&sources, FIRST_LOOKUPS_MAX);
         let (alive, all_ended) = channel();
         for service in &mut state.services {
             let started = service.start(&self.shared, &alive);
@@ -256,12 +266,26 @@ impl Dns {
         let before = self.shared.rules.load();
         let mut rules = Rules::compile_at(&config, now(), Some(&before));
         rules.fill_secret(&config.cookies, self.own.as_ref());
+        self.look_up_first(&rules);
         Ok(Prepared {
             rules,
             encrypted: config.encrypted,
             new: new?,
             wanted,
         })
+    }
+
+    /// Looks up what rules that do not serve yet lead to, so that they have answers from their beginning.
+    fn look_up_first(&self, rules: &Rules) {
+        let sources = rules.sources();
+        if sources.is_empty() {
+            return;
+        }
+        self.lookups.add(sources.clone(), &rules.resolvers);
+        if let Err(error) = self.lookups.start(&self.shared.rules) {
+            error!(%error, "could not start the thread that looks aliases up");
+        }
+        self.lookups.wait_for(&sources, FIRST_LOOKUPS_MAX);
     }
 
     /// Answers by new rules from now on: at once for addresses that stay, whose sockets are not
@@ -275,6 +299,7 @@ impl Dns {
         } = prepared;
         set_names(rules.table.len());
         self.shared.rules.store(Arc::new(rules));
+        look_up(&self.lookups, &self.shared.rules);
         self.replace_encrypted(encrypted);
 
         let mut state = self.state();
@@ -434,6 +459,15 @@ impl Service {
     }
 }
 
+/// Has what these rules lead to kept known.
+fn look_up(lookups: &Lookups, rules: &Arc<ArcSwap<Rules>>) {
+    let by = rules.load();
+    lookups.follow(by.sources(), &by.resolvers);
+    if let Err(error) = lookups.start(rules) {
+        error!(%error, "could not start the thread that looks aliases up");
+    }
+}
+
 const fn thread_name(protocol: Option<Protocol>) -> &'static str {
     match protocol {
         None => "dns-tcp",
@@ -455,6 +489,9 @@ fn spawn(
     })
 }
 
+/// How long new rules wait for the first look-ups of their aliases. Those that take longer are SERVFAIL until
+/// they end.
+const FIRST_LOOKUPS_MAX: Duration = Duration::from_secs(2);
 /// Rest after a panic, so that one that repeats does not burn a core.
 const PANIC_REST: Duration = Duration::from_millis(100);
 

@@ -23,6 +23,8 @@ pub mod rtype {
     pub const CDNSKEY: u16 = 60;
     pub const SVCB: u16 = 64;
     pub const HTTPS: u16 = 65;
+    /// Says in a chain that a name is absent (RFC 9824 §2).
+    pub const NXNAME: u16 = 128;
     pub const IXFR: u16 = 251;
     pub const AXFR: u16 = 252;
     pub const ANY: u16 = 255;
@@ -74,6 +76,8 @@ pub mod option {
     pub const COOKIE: u16 = 10;
     pub const KEEPALIVE: u16 = 11;
     pub const PADDING: u16 = 12;
+    /// RFC 8914.
+    pub const EDE: u16 = 15;
 }
 
 /// Response codes (RFC 1035 §4.1.1; BADVERS: RFC 6891 §9).

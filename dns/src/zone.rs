@@ -11,9 +11,10 @@ use sealane_model::{PoolId, RegionId, Ttl};
 use sealane_steering::SteeringPolicy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::alias::{Alias, Source};
 use crate::config;
 use crate::dnssec::chain::{Denial, Entry};
-use crate::dnssec::seal::{Sealed, Sealer, key_records};
+use crate::dnssec::seal::{Owner, Sealed, Sealer, key_records};
 use crate::dnssec::sign::Signature;
 use crate::dnssec::timing::Moment;
 use crate::name::{Name, count_labels, parent};
@@ -41,6 +42,7 @@ pub fn check(zone: &config::Zone) -> Findings {
     check_owners(zone, &mut findings);
     check_neighbours(zone, &types, &mut findings);
     check_steered(zone, &types, &mut findings);
+    check_aliases(zone, &types, &mut findings);
     check_delegations(zone, &types, &mut findings);
     check_moved(zone, &types, &mut findings);
     check_servers(zone, &types, &mut findings);
@@ -50,8 +52,10 @@ pub fn check(zone: &config::Zone) -> Findings {
 fn check_owners(zone: &config::Zone, findings: &mut Findings) {
     let static_owners = zone.records.iter().map(|record| &record.owner);
     let steered_owners = zone.steered.iter().map(|steered| &steered.owner);
+    let alias_owners = zone.aliases.iter().map(|alias| &alias.owner);
     let outside: BTreeSet<_> = static_owners
         .chain(steered_owners)
+        .chain(alias_owners)
         .filter(|owner| !owner.is_at_or_below(&zone.apex))
         .collect();
     for owner in outside {
@@ -115,6 +119,43 @@ fn check_steered(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, finding
     }
 }
 
+fn check_aliases(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for alias in &zone.aliases {
+        let (owner, target) = (&alias.owner, &alias.target);
+        if !seen.insert(owner) {
+            findings.mistakes.push(format!("{owner} is an alias twice"));
+        }
+        if owner == target {
+            findings
+                .mistakes
+                .push(format!("{owner} is an alias of itself"));
+        }
+        if zone.steered.iter().any(|steered| steered.owner == *owner) {
+            findings
+                .mistakes
+                .push(format!("{owner} is steered and an alias; one must go"));
+        }
+        let beside = types.get(owner).map(Vec::as_slice).unwrap_or_default();
+        for (kind, word) in [
+            (rtype::A, "A"),
+            (rtype::AAAA, "AAAA"),
+            (rtype::CNAME, "CNAME"),
+        ] {
+            if beside.contains(&kind) {
+                findings.mistakes.push(format!(
+                    "{owner} is an alias and has a static {word} record; one must go"
+                ));
+            }
+        }
+        if target.is_at_or_below(&zone.apex) && owner != target {
+            findings.warnings.push(format!(
+                "{owner} is an alias of a name in its own zone, which is looked up from here, whoever asks: steer it, or give it records"
+            ));
+        }
+    }
+}
+
 fn check_delegations(
     zone: &config::Zone,
     types: &BTreeMap<&Name, Vec<u16>>,
@@ -135,11 +176,15 @@ fn check_delegations(
         }
         None
     };
-    for steered in &zone.steered {
-        if let Some(cut) = cut_above(&steered.owner) {
+    let steered_owners = zone
+        .steered
+        .iter()
+        .map(|steered| (&steered.owner, "steered"));
+    let alias_owners = zone.aliases.iter().map(|alias| (&alias.owner, "an alias"));
+    for (owner, what) in steered_owners.chain(alias_owners) {
+        if let Some(cut) = cut_above(owner) {
             findings.mistakes.push(format!(
-                "{} is steered, but {cut} is delegated to other servers by its NS records",
-                steered.owner
+                "{owner} is {what}, but {cut} is delegated to other servers by its NS records"
             ));
         }
     }
@@ -188,7 +233,8 @@ fn check_moved(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, findings:
     }
     let static_owners = types.keys().copied();
     let steered_owners = zone.steered.iter().map(|steered| &steered.owner);
-    for owner in static_owners.chain(steered_owners) {
+    let alias_owners = zone.aliases.iter().map(|alias| &alias.owner);
+    for owner in static_owners.chain(steered_owners).chain(alias_owners) {
         let above = moved
             .iter()
             .find(|moved| **moved != owner && owner.is_at_or_below(moved));
@@ -215,7 +261,8 @@ fn check_servers(zone: &config::Zone, types: &BTreeMap<&Name, Vec<u16>>, finding
         if !target.is_at_or_below(&zone.apex) {
             continue;
         }
-        let steered = zone.steered.iter().any(|steered| steered.owner == target);
+        let steered = zone.steered.iter().any(|steered| steered.owner == target)
+            || zone.aliases.iter().any(|alias| alias.owner == target);
         let types = types.get(&target).map(Vec::as_slice).unwrap_or_default();
         if types.contains(&rtype::CNAME) {
             findings.mistakes.push(format!(
@@ -263,6 +310,7 @@ pub struct Node {
     pub is_apex: bool,
     sets: Box<[RecordSet]>,
     pub steered: Option<Box<Steered>>,
+    pub alias: Option<Box<Alias>>,
     /// The delegation that this name is at or below: its node.
     cut: Option<u32>,
     /// The name at or above this one whose DNAME moves all that is below it: its node.
@@ -346,6 +394,9 @@ impl Node {
         if let Some(steered) = &self.steered {
             types.extend_from_slice(steered.types());
         }
+        if self.alias.is_some() {
+            types.extend_from_slice(ALIAS_TYPES);
+        }
         types
     }
 
@@ -357,7 +408,7 @@ impl Node {
     /// Exists only because a name below it does.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sets.is_empty() && self.steered.is_none()
+        self.sets.is_empty() && self.steered.is_none() && self.alias.is_none()
     }
 }
 
@@ -382,6 +433,12 @@ impl ZoneTable {
     pub(crate) fn steered(&self) -> impl Iterator<Item = (&Zone, &Steered)> {
         let nodes = self.nodes.iter();
         nodes.filter_map(|node| Some((self.zone(node.zone)?, node.steered.as_deref()?)))
+    }
+
+    /// Names that have other names' addresses, each with its zone.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = (&Zone, &Alias)> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|node| Some((self.zone(node.zone)?, node.alias.as_deref()?)))
     }
 
     pub(crate) fn node(&self, index: u32) -> Option<&Node> {
@@ -411,6 +468,19 @@ impl ZoneTable {
 
     pub(crate) const fn deepest(&self) -> usize {
         self.deepest
+    }
+
+    /// What is known of this other name, if anything here is an alias of it.
+    #[must_use]
+    pub fn source(&self, target: &Name) -> Option<Arc<Source>> {
+        self.sources().remove(target)
+    }
+
+    /// What is known of other names, by name.
+    fn sources(&self) -> HashMap<Name, Arc<Source>> {
+        let aliases = self.aliases().map(|(_, alias)| &alias.source);
+        let by_name = aliases.map(|source| (source.target.clone(), Arc::clone(source)));
+        by_name.collect()
     }
 
     fn sealed_at(&self, apex: &Name) -> Option<&Sealed> {
@@ -455,6 +525,7 @@ struct Draft<'c> {
     records: Vec<&'c Record>,
     soa: Option<RecordSet>,
     steered: Option<&'c config::SteeredName>,
+    alias: Option<&'c config::AliasName>,
 }
 
 struct Builder<'c> {
@@ -498,8 +569,13 @@ impl<'c> Builder<'c> {
                     draft.steered.get_or_insert(steered);
                 }
             }
+            for alias in &zone.aliases {
+                if let Some(draft) = self.draft(&alias.owner, index) {
+                    draft.alias.get_or_insert(alias);
+                }
+            }
         }
-        let (mut nodes, mut table) = self.finish();
+        let (mut nodes, mut table) = self.finish(before);
         for index in 0..table.zones.len() {
             let sealed = self.seal(index, &mut nodes, now, before);
             table.zones[index].sealed = sealed.map(Box::new);
@@ -552,12 +628,19 @@ impl<'c> Builder<'c> {
     }
 
     /// All nodes, and the table without them.
-    fn finish(&self) -> (Vec<Node>, ZoneTable) {
+    fn finish(&self, before: Option<&ZoneTable>) -> (Vec<Node>, ZoneTable) {
+        let mut sources = before.map(ZoneTable::sources).unwrap_or_default();
         let numbers: HashMap<&[u8], u32> =
             self.drafts.keys().map(Vec::as_slice).zip(0_u32..).collect();
         let mut nodes = Vec::with_capacity(self.drafts.len());
         for (wire, draft) in &self.drafts {
-            nodes.push(self.node(wire, draft, &numbers));
+            let mut node = self.node(wire, draft, &numbers);
+            node.alias = draft.alias.map(|alias| {
+                let source = sources.entry(alias.target.clone());
+                let source = source.or_insert_with_key(|name| Arc::new(Source::new(name.clone())));
+                Box::new(Alias::new(alias, source))
+            });
+            nodes.push(node);
         }
         let zones = self.zones.iter().map(|zone| self.zone(zone)).collect();
         let deepest = self.drafts.keys().map(|wire| count_labels(wire)).max();
@@ -584,7 +667,8 @@ impl<'c> Builder<'c> {
         let zone = self.zones.get(index)?;
         let number = u32::try_from(index).ok()?;
         let was = before.and_then(|before| before.sealed_at(&zone.apex));
-        let mut sealer = Sealer::new(zone, zone.steered.len(), now, was)?;
+        let names = zone.steered.len() + zone.aliases.len();
+        let mut sealer = Sealer::new(zone, names, now, was)?;
         let mut entries = Vec::new();
         let mut soa = None;
         let own = self.drafts.iter().zip(&mut *nodes).zip(0_u32..);
@@ -667,6 +751,7 @@ impl<'c> Builder<'c> {
             is_apex: self.is_apex(wire, draft.zone),
             sets: sets.into(),
             steered: draft.steered.map(|steered| Box::new(Steered::new(steered))),
+            alias: None,
             cut: cut.and_then(|cut| numbers.get(cut).copied()),
             moved: moved.and_then(|moved| numbers.get(moved).copied()),
             wildcard: numbers.get([b"\x01*", wire].concat().as_slice()).copied(),
@@ -725,10 +810,16 @@ impl<'c> Builder<'c> {
     }
 }
 
+/// What an alias is answered with; each of them may be absent for now.
+const ALIAS_TYPES: &[u16] = &[rtype::A, rtype::AAAA];
+
 impl Steered {
-    /// By the largest TTL a signature is made: it holds for lower ones (RFC 4035 §5.3.3).
-    pub(crate) fn signed_ttl(&self) -> Ttl {
-        self.ttl.max(self.ttl_suspect)
+    /// As its sets are signed: by the largest TTL, which holds for lower ones (RFC 4035 §5.3.3).
+    pub(crate) fn owner(&self) -> Owner<'_> {
+        Owner {
+            name: self.owner.wire(),
+            ttl: self.ttl.max(self.ttl_suspect),
+        }
     }
 
     /// What it is answered with; each of them may be absent for now.
@@ -773,7 +864,11 @@ fn entry(wire: &[u8], node: &Node, is_cut: bool, zone: &config::Zone) -> Option<
         types.retain(|kind| matches!(*kind, rtype::NS | rtype::DS));
     }
     let steered = node.steered.as_ref();
-    let at_times = steered.map_or(&[][..], |steered| steered.types());
+    let at_times = match steered {
+        Some(steered) => steered.types(),
+        None if node.alias.is_some() => ALIAS_TYPES,
+        None => &[],
+    };
     Some(Entry {
         owner: Name::from_wire(wire)?,
         types,

@@ -526,7 +526,7 @@ fn types_and_classes() -> Vec<Row> {
             "NXNAME, which is asked for by nobody",
             "RFC 9824 3.5",
             kind(128, 1),
-            plain(REFUSED),
+            plain(FORMERR),
         ),
         ("TKEY", "RFC 2930 2", kind(249, 1), plain(REFUSED)),
         (

@@ -35,6 +35,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    alias_records
     aliases
     all_down
     areas
@@ -44,6 +45,7 @@ scenarios! {
     delegations
     dname
     edns_and_sizes
+    extended_errors
     failover
     identity
     learned
@@ -70,7 +72,7 @@ fn every_script_is_played_and_together_they_ask_enough() {
 }
 
 /// Questions with their expected answers, over all scripts.
-const CHECKS_LEAST: usize = 400;
+const CHECKS_LEAST: usize = 450;
 
 #[test]
 fn what_is_not_as_expected_is_told_with_its_place() {

@@ -1404,6 +1404,8 @@ shape! {
         nsid: Text,
         /// What is told in class CH to those who ask for the server's version or name. Nothing of what is left out.
         chaos: ChaosSpec,
+        /// Resolvers, with ports, that are asked for what `aliases` lead to. Those of `/etc/resolv.conf` when left out.
+        resolvers: OneOrMany<Bind> = "[]",
     }
     later ["transfer", "tsig", "notify"]
 }
@@ -1527,6 +1529,8 @@ shape! {
         records: List<RecordSpec> = "[]",
         /// Names whose addresses are those of the region chosen for each client.
         steered: Table<SteeredSpec> = "{}",
+        /// Names that have the addresses of another name, wherever that one is served; `@`, too, where no CNAME may be.
+        aliases: Table<AliasSpec> = "{}",
         /// Sign the zone, by its keys in `dns.dnssec.key_dir`. `{}` will do; not signed when left out.
         dnssec: ZoneDnssecSpec,
     }
@@ -1649,6 +1653,17 @@ shape! {
         https: Text,
     }
     later ["split", "sticky", "types", "addresses"]
+}
+
+shape! {
+    /// A name that has the addresses of another name: looked up in the background, again whenever their TTL ends.
+    AliasSpec {
+        /// Whose addresses: a whole host name.
+        to: Text = required,
+        /// How long an answer may be kept at most.
+        ttl: TtlText = "1m",
+    }
+    later ["types"]
 }
 
 shape! {

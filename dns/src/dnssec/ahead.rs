@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use sealane_model::{AllDown, PoolId, Snapshot};
 
-use super::seal::Owner;
 use crate::steer::{ADDRESSES_MAX, Family};
 use crate::wire::rtype;
 use crate::zone::{Steered, ZoneTable};
@@ -20,10 +19,7 @@ pub(crate) fn sign_ahead(table: &ZoneTable, world: &Snapshot) {
         let Some(sealed) = &zone.sealed else {
             continue;
         };
-        let owner = Owner {
-            name: steered.owner.wire(),
-            ttl: steered.signed_ttl(),
-        };
+        let owner = steered.owner();
         for (_, host) in &steered.hosts {
             sealed.sign_single_ahead(owner, rtype::CNAME, host.wire());
         }
@@ -36,6 +32,21 @@ pub(crate) fn sign_ahead(table: &ZoneTable, world: &Snapshot) {
             for (v4, v6) in hints(steered, world) {
                 let data = service.data(&v4, &v6);
                 sealed.sign_single_ahead(owner, rtype::HTTPS, &data);
+            }
+        }
+    }
+}
+
+/// Signs what aliases are answered with now.
+pub(crate) fn sign_aliases_ahead(table: &ZoneTable) {
+    for (zone, alias) in table.aliases() {
+        let Some(sealed) = &zone.sealed else {
+            continue;
+        };
+        let known = alias.source.known();
+        for (family, addresses) in [Family::V4, Family::V6].into_iter().zip(known.addresses()) {
+            if !addresses.is_empty() {
+                sealed.sign_ahead(alias.owner(), family.rtype(), addresses);
             }
         }
     }

@@ -5,13 +5,17 @@
 //! is one branch. Proofs are gathered while a name is followed and written at the end, for they stand
 //! in the authority section.
 
+use std::net::IpAddr;
+
 use sealane_model::Ttl;
 use smallvec::SmallVec;
 
 use super::chain::{Denial, Link};
-use super::seal::{Given, NXNAME, Owner, Sealed};
+use super::seal::{Given, Owner, Sealed};
 use super::sign::Signature;
+use crate::alias::Alias;
 use crate::answer::Answer;
+use crate::ede::Ede;
 use crate::engine::At;
 use crate::question::{LowerName, Question};
 use crate::steer::{Choice, Family};
@@ -75,7 +79,7 @@ impl<'a> Proofs<'a> {
         if sealed.denial == Denial::Compact {
             // The name is said to exist without any data (RFC 9824 §3.1).
             answer.rcode = Rcode::NoError;
-            self.make(zone, sealed, name.wire(), &[NXNAME], ttl, answer);
+            self.make(zone, sealed, name.wire(), &[rtype::NXNAME], ttl, answer);
             return;
         }
         self.add(zone, sealed.chain.at(name.wire()), None, ttl, answer);
@@ -175,8 +179,21 @@ impl<'a> Proofs<'a> {
         family: Family,
         choice: &Choice,
     ) -> Result<Option<Given<'a>>, TooMany> {
-        self.of_steered(at, steered, |sealed, owner, keep| {
+        self.of_owner(at, steered.owner(), |sealed, owner, keep| {
             sealed.addresses(owner, family.rtype(), &choice.addresses, keep)
+        })
+    }
+
+    /// The signature of what an alias leads to; `None` where none is wanted.
+    pub(crate) fn alias(
+        &self,
+        at: &At<'a, '_>,
+        alias: &Alias,
+        family: Family,
+        addresses: &[IpAddr],
+    ) -> Result<Option<Given<'a>>, TooMany> {
+        self.of_owner(at, alias.owner(), |sealed, owner, keep| {
+            sealed.addresses(owner, family.rtype(), addresses, keep)
         })
     }
 
@@ -188,17 +205,17 @@ impl<'a> Proofs<'a> {
         rtype: u16,
         data: &[u8],
     ) -> Result<Option<Given<'a>>, TooMany> {
-        self.of_steered(at, steered, |sealed, owner, keep| {
+        self.of_owner(at, steered.owner(), |sealed, owner, keep| {
             sealed.single(owner, rtype, data, keep)
         })
     }
 
     /// What `sign` gives, told the owner, and whether the signature is kept: one that is made for the very name in
     /// question, as compact denial wants it under a wildcard, is not.
-    fn of_steered(
+    fn of_owner(
         &self,
         at: &At<'a, '_>,
-        steered: &Steered,
+        owner: Owner<'_>,
         sign: impl FnOnce(&'a Sealed, Owner<'_>, bool) -> Option<Given<'a>>,
     ) -> Result<Option<Given<'a>>, TooMany> {
         let Some(sealed) = self.of(at.zone) else {
@@ -206,12 +223,8 @@ impl<'a> Proofs<'a> {
         };
         let is_own = !at.expanded || sealed.denial == Denial::Nsec;
         let owner = Owner {
-            name: if is_own {
-                steered.owner.wire()
-            } else {
-                at.name.wire()
-            },
-            ttl: steered.signed_ttl(),
+            name: if is_own { owner.name } else { at.name.wire() },
+            ttl: owner.ttl,
         };
         sign(sealed, owner, is_own).map(Some).ok_or(TooMany)
     }
@@ -287,7 +300,7 @@ impl<'a> Proofs<'a> {
 
     pub(crate) fn write(&self, answer: &mut Answer<'_, '_>) {
         if self.failed {
-            answer.fail_whole();
+            answer.fail_whole(Ede::UNSIGNED);
             return;
         }
         for proof in &self.found {

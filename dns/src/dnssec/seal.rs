@@ -26,8 +26,6 @@ use crate::zone::RecordSet;
 
 /// Inception lies this much in the past, for resolvers whose clocks are slow.
 const BACKDATED: Duration = Duration::from_secs(3_600);
-/// A type that says that a name does not exist at all (RFC 9824 §2).
-pub(crate) const NXNAME: u16 = 128;
 
 /// What a signed zone has besides its records.
 #[derive(Debug)]

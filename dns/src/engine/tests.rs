@@ -12,6 +12,7 @@ use super::*;
 use crate::config::{self, Config, SteeredName};
 use crate::name::Name;
 use crate::record::parse_zone_file;
+use crate::wire::option;
 
 const ZONE: &str = r#"
 $TTL 300
@@ -249,10 +250,16 @@ impl Reply {
             assert!(!std::mem::replace(&mut self.has_opt, true), "two OPT");
             assert_eq!(fixed[2..4], 1232_u16.to_be_bytes());
             self.rcode |= u16::from(fixed[4]) << 4;
-            self.subnet = (!data.is_empty()).then(|| {
-                assert_eq!(data[..2], [0, 8]);
-                (data[6], data[7])
-            });
+            let mut options = data;
+            while let [code_high, code_low, high, low, rest @ ..] = options {
+                let (own, after) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+                match u16::from_be_bytes([*code_high, *code_low]) {
+                    option::CLIENT_SUBNET => self.subnet = Some((own[2], own[3])),
+                    code => assert_eq!(code, option::EDE),
+                }
+                options = after;
+            }
+            assert!(options.is_empty(), "half an option");
             return None;
         }
         let mut data_at = begin;

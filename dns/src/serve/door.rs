@@ -312,10 +312,12 @@ impl Guest {
         let shared = &self.seat.shared;
         let (rules, world) = (shared.rules.load(), shared.world.load());
         SHARED.with_borrow_mut(|(tally, room)| {
+            let now = calendar_seconds();
             let client = Client {
                 address: self.peer.ip(),
                 transport: self.transport,
-                cookies: rules.cookies(calendar_seconds()),
+                cookies: rules.cookies(now),
+                now,
             };
             let mut turn = Turn {
                 client,

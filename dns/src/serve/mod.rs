@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod door;
 mod https;
 pub(crate) mod quic;
+pub(crate) mod resolver;
 pub(crate) mod signer;
 mod stream;
 pub(crate) mod udp;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use sealane_dns::engine::{Answered, STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX, answer};
+use sealane_dns::engine::{
+    Answered, Client, STREAM_SIZE_MAX, Transport, UDP_SIZE_MAX, answer, answer_to,
+};
 use sealane_dns::name::Name;
 use sealane_dns::record::Record;
 use sealane_model::{Snapshot, Ttl};
@@ -14,6 +16,8 @@ use super::{Block, Words, share};
 
 /// Where questions come from that say nothing else.
 const RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 53));
+/// The option of extended DNS errors (RFC 8914).
+const EDE: u16 = 15;
 /// A share may be off by this much: chance.
 const SHARE_TOLERANCE: f64 = 0.02;
 
@@ -43,16 +47,15 @@ pub(crate) fn check(stage: &mut Stage, block: &Block) -> Result<(), Wrong> {
     let here = |error: String| (block.line, error);
     let ask = Ask::read(stage, &block.words[1..]).map_err(here)?;
     let origin = stage.origin.clone();
-    let (rules, world) = stage.now().map_err(here)?;
+    let (rules, world, now) = stage.now().map_err(here)?;
     let mut out = vec![0xee; ask.room()];
-    let answered = answer(
-        &ask.message(),
-        ask.source,
-        ask.transport,
-        rules,
-        &world,
-        &mut out,
-    );
+    let client = Client {
+        address: ask.source,
+        transport: ask.transport,
+        cookies: None,
+        now,
+    };
+    let answered = answer_to(client, &ask.message(), rules, &world, &mut out);
     if block.below.iter().any(|(_, line)| line == "silence") {
         return match answered {
             None => Ok(()),
@@ -81,7 +84,7 @@ pub(crate) fn check_spread(stage: &mut Stage, block: &Block) -> Result<(), Wrong
     let at_over = at_over.ok_or_else(|| here("SPREAD NAME TYPE over NET clients N".to_owned()))?;
     let ask = Ask::read(stage, &block.words[1..at_over]).map_err(here)?;
     let (net, count) = over(&block.words[at_over + 1..]).map_err(here)?;
-    let (rules, world) = stage.now().map_err(here)?;
+    let (rules, world, _) = stage.now().map_err(here)?;
     let mut shares = Shares::new();
     for number in 0..count {
         // A network of its own for each, spread over the whole.
@@ -440,6 +443,11 @@ impl Met<'_> {
                     "none" => self.reply.option(code).is_none(),
                     data => self.reply.option(code) == Some(&hex(data)?),
                 }
+            }
+            "ede" => {
+                let code = self.reply.option(EDE).and_then(|data| data.first_chunk());
+                let code = code.map(|code| u16::from_be_bytes(*code).to_string());
+                code.as_deref().unwrap_or("none") == rest
             }
             // How many records of which section, where all of them would be too long a list.
             "count" => {

@@ -18,6 +18,9 @@
 //!              [weights eu=3,us=1] [only 10.0.0.0/8=eu,us] (or country:DE=, continent:EU=, as:64500=) [ttl 10s] [suspect 5s] [alternates 1]
 //!              [ignore_ecs] [all_down RULE] [canary POOL 5%] [host eu=NAME]… [https alpn=h2+port=8443]
 //!
+//! ALIAS    @ lb.example.net. [ttl 60s]        ; the addresses of another name, …
+//! RESOLVE  lb.example.net. 192.0.2.1 ttl 30   ; … of which a look-up found these, now; or: fails
+//!
 //! AT       5s                                 ; the clock moves on, probes run
 //! ENDPOINTS api eu refuse|vanish|pass [N]     ; all of them, or the first N
 //! ORDER    failover|failback|drain eu
@@ -29,6 +32,7 @@
 //!              noerror aa                     ; response code and flags, all of them
 //!              answer www 10 A 192.0.2.10     ; each record of each section, no more, no fewer
 //!              authority @ 10 SOA             ; without data: any data
+//!              ede 20, or: ede none          ; extended DNS error
 //!              scope 24 / reason nearest / region eu / canary / size <=512 / silence
 //!              option 3 616d73 / option 3 none / count answer 60
 //!                                             ; sections of more than 20 need not be listed whole

@@ -9,14 +9,16 @@ use sealane_control::OrderKind;
 use sealane_control::config::{AdminConfig, Config as ControlConfig};
 use sealane_control::core::{Core, Input, Totals};
 use sealane_control::learn::LearnRule;
-use sealane_dns::config::{Canary, Config, Identity, SteeredName, Zone};
+use sealane_dns::alias::Found;
+use sealane_dns::config::{AliasName, Canary, Config, Identity, SteeredName, Zone};
+use sealane_dns::dnssec::timing::Moment;
 use sealane_dns::engine::Rules;
 use sealane_dns::name::Name;
 use sealane_dns::record::parse_zone_file;
 use sealane_dns::service::Service;
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointProtocol, FailoverRule, IdBook, Location, Member, Pool,
-    PoolId, Rate, Ratio, Region, RegionId, RoundTrip, Snapshot, Target, Topology, Ttl, Weight,
+    PoolId, Rate, Ratio, Region, RegionId, RoundTrip, Snapshot, Target, Timestamp, Topology, Ttl, Weight,
 };
 use sealane_steering::{
     Area, Fence, Fences, GeoOverride, GeoTable, SteeringPolicy, Wanted, Weights, Within,
@@ -90,6 +92,8 @@ impl Stage {
             "ENDPOINTS" => self.endpoints_turn(&mut words),
             "ORDER" => self.order(&mut words),
             "LOAD" => self.load(&mut words),
+            "ALIAS" => self.alias(&mut words).and_then(|()| self.reload()),
+            "RESOLVE" => self.resolve(&mut words),
             "TRAFFIC" => {
                 let (pool, region) = (words.want("a pool")?, words.want("a region")?);
                 let world = &mut self.scene()?.world;
@@ -336,6 +340,50 @@ impl Stage {
         Ok(())
     }
 
+    fn alias(&mut self, words: &mut Words<'_>) -> Done {
+        let mut alias = AliasName {
+            owner: self.name(words.want("a name")?)?,
+            target: self.name(words.want("its target")?)?,
+            ttl: Ttl::from_secs(60),
+        };
+        match words.next() {
+            Some("ttl") => alias.ttl = ttl(words.want("a TTL")?)?,
+            Some(word) => return Err(format!("{word:?} is not expected here")),
+            None => {}
+        }
+        let zone = self.zones.last_mut().ok_or("there is no zone yet")?;
+        zone.aliases.push(alias);
+        Ok(())
+    }
+
+    /// A look-up of an alias's target ends.
+    fn resolve(&mut self, words: &mut Words<'_>) -> Done {
+        let target = self.name(words.want("a target")?)?;
+        let (mut found, mut ttl) = (Vec::new(), 60);
+        let mut fails = false;
+        while let Some(word) = words.next() {
+            match word {
+                "ttl" => ttl = words.read("a number")?,
+                "fails" => fails = true,
+                word => found.push(word.parse().map_err(|_| format!("{word:?}: no address"))?),
+            }
+        }
+        let scene = self.scene()?;
+        let now = seconds_of(scene.world.now);
+        let of_family = |v4: bool| match fails {
+            true => Err("no answer in time".to_owned()),
+            false => {
+                let found = found.iter().copied();
+                let found = found.filter(|address: &IpAddr| address.is_ipv4() == v4);
+                Ok(Found::new(found, now, ttl))
+            }
+        };
+        let source = scene.rules.table.source(&target);
+        let source = source.ok_or_else(|| format!("no alias of {target}"))?;
+        source.learn(now, of_family(true), of_family(false));
+        Ok(())
+    }
+
     fn policy(
         &self,
         word: &str,
@@ -458,11 +506,11 @@ impl Stage {
         Ok(())
     }
 
-    /// The rules and the world of this moment.
-    pub(crate) fn now(&mut self) -> Result<(&Rules, Snapshot), String> {
+    /// The rules and the world of this moment, and which one it is.
+    pub(crate) fn now(&mut self) -> Result<(&Rules, Snapshot, u32), String> {
         let scene = self.scene()?;
         let world = scene.world.snapshot();
-        Ok((&scene.rules, world))
+        Ok((&scene.rules, world, seconds_of(scene.world.now)))
     }
 
     /// A zone that comes while the clock runs is a reload.
@@ -539,8 +587,14 @@ impl Stage {
         }
         let mut config = Config::new(self.zones.clone(), self.geo_table()?);
         config.identity = self.identity.clone();
-        Ok(Rules::compile(&config))
+        let before = self.scene.as_ref().map(|scene| &scene.rules);
+        Ok(Rules::compile_at(&config, Moment(0), before))
     }
+}
+
+/// Since 1970, cut to 32 bits.
+fn seconds_of(now: Timestamp) -> u32 {
+    (now.as_millis() / 1_000) as u32
 }
 
 /// `repeat 60 many A 10.0.0.{}` is sixty lines.

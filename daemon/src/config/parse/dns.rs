@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sealane_dns::config::{
-    Canary, Config, Cookies, Encrypted, Identity, Limits, NSID_MAX, Soa, SteeredName, Zone,
+    AliasName, Canary, Config, Cookies, Encrypted, Identity, Limits, NSID_MAX, Soa, SteeredName,
+    Zone,
 };
 use sealane_dns::cookie::Secret as CookieSecret;
 use sealane_dns::limit::Rates;
@@ -19,8 +20,8 @@ use super::super::error::Mistake;
 use super::super::files::ZONE_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
-    ChaosSpec, DnsCanarySpec, DnsCookiesSpec, DnsLimitsSpec, DnsSpec, DnssecSpec, RecordSpec,
-    RrlSpec, SoaSpec, SteeredSpec, SteeringSpec, TtlText, ZoneSpec,
+    AliasSpec, ChaosSpec, DnsCanarySpec, DnsCookiesSpec, DnsLimitsSpec, DnsSpec, DnssecSpec,
+    RecordSpec, RrlSpec, SoaSpec, SteeredSpec, SteeringSpec, TtlText, ZoneSpec,
 };
 use super::super::unit::{OneOrManyText, Secret, Text};
 use super::admin::FILE_PREFIX;
@@ -57,7 +58,10 @@ impl Parser<'_> {
             rrl,
             nsid,
             chaos,
+            resolvers,
         } = &spec.value;
+        let resolvers = resolvers.as_ref()?.value.iter();
+        let resolvers = resolvers.map(|at| at.value.0).collect();
         let identity = self.identity(nsid.as_ref(), chaos.as_ref());
         let zones = self.zones(zones.as_ref(), dnssec.as_ref());
         let cookies = cookies.as_ref().and_then(|at| self.cookies(&at.value));
@@ -80,6 +84,7 @@ impl Parser<'_> {
             bind: bind.value.iter().map(|at| at.value.0).collect(),
             encrypted,
             zones,
+            resolvers,
             geo,
             limits: limits_of(limits.as_ref()?, answers?)?,
             cookies: cookies?,
@@ -199,6 +204,7 @@ impl Parser<'_> {
             ttl,
             records,
             steered,
+            aliases,
             dnssec: _,
         } = &spec.value;
         let before = self.notes.count();
@@ -213,6 +219,7 @@ impl Parser<'_> {
             all.extend(self.records(record, apex, ttl));
         }
         let steered = self.steered_names(steered.as_ref(), apex);
+        let aliases = self.aliases(aliases.as_ref(), apex);
         let soa = match (soa, from_file.soa) {
             (Some(soa), Some(_)) => {
                 let path = file.as_ref().map_or(Span::NONE, |path| path.span);
@@ -234,6 +241,7 @@ impl Parser<'_> {
             soa: soa?,
             records: all,
             steered,
+            aliases,
             dnssec: None,
         };
         if self.notes.count() == before && !broken {
@@ -413,6 +421,50 @@ impl Parser<'_> {
         names
     }
 
+    fn aliases(&mut self, table: Option<&At<Table<AliasSpec>>>, apex: &Name) -> Vec<AliasName> {
+        let mut aliases = Vec::new();
+        for entry in table.iter().flat_map(|table| table.value.iter()) {
+            let Some(owner) = self.owner(&entry.name, entry.name.span, apex) else {
+                continue;
+            };
+            if let Some(spec) = &entry.value {
+                aliases.extend(self.alias(owner, &spec.value));
+            }
+        }
+        aliases
+    }
+
+    fn alias(&mut self, owner: Name, spec: &AliasSpec) -> Option<AliasName> {
+        let AliasSpec {
+            span: _,
+            broken: _,
+            to,
+            ttl,
+        } = spec;
+        let to = to.as_ref()?;
+        let target = self.host_name(to)?;
+        if target == Name::root() {
+            self.notes.wrong(to.span, "the root has no addresses");
+            return None;
+        }
+        Some(AliasName {
+            owner,
+            target,
+            ttl: seconds(ttl.as_ref()?),
+        })
+    }
+
+    /// A whole name, with or without a dot at its end.
+    fn host_name(&mut self, text: &At<Text>) -> Option<Name> {
+        let name = Name::parse(&text.0, None).map_err(|error| {
+            self.notes.mistake(
+                Mistake::new(text.span, format!("this is no host name: {error}"))
+                    .expected("a whole host name, such as `eu.cdn.example.net`"),
+            );
+        });
+        name.ok()
+    }
+
     fn steered(&mut self, owner: Name, spec: &At<SteeredSpec>) -> Option<SteeredName> {
         let SteeredSpec {
             span,
@@ -521,12 +573,8 @@ impl Parser<'_> {
             let Some(text) = &entry.value else {
                 continue;
             };
-            match Name::parse(&text.0, None) {
-                Ok(host) => hosts.push((region, host)),
-                Err(error) => self.notes.mistake(
-                    Mistake::new(text.span, format!("this is no host name: {error}"))
-                        .expected("a whole host name, such as `eu.cdn.example.net`"),
-                ),
+            if let Some(host) = self.host_name(text) {
+                hosts.push((region, host));
             }
         }
         if let Some(table) = table.filter(|table| table.value.is_empty()) {

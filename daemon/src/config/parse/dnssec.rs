@@ -68,9 +68,11 @@ impl Parser<'_> {
             .iter()
             .map(|record| (&record.owner, record.ttl));
         let steered = zone.steered.iter().map(|name| (&name.owner, name.ttl));
+        let aliases = zone.aliases.iter().map(|alias| (&alias.owner, alias.ttl));
         let apex = std::iter::once((&zone.apex, zone.soa.ttl));
         let worst = static_ttls
             .chain(steered)
+            .chain(aliases)
             .chain(apex)
             .max_by_key(|(_, ttl)| *ttl);
         if let Some((owner, ttl)) = worst
