@@ -19,7 +19,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
-TEST_NEEDS := $(BUILD_NEEDS) curl dig delv dnssec-keygen kdig openssl socat pebble h2load nghttp nghttpd nsd knotd
+TEST_NEEDS := $(BUILD_NEEDS) curl dig delv dnssec-keygen kdig openssl socat pebble h2load nghttp nghttpd nsd knotd dnstap-read fstrm_capture
 JUDGE_NEEDS := $(TEST_NEEDS) named zonemaster-cli ip
 
 .PHONY: demo test test-slow judge-dns check fmt clippy doc release load-failover load-floods load-resilience fuzz fuzz-short needs-build needs-test needs-judge needs-fuzz
@@ -96,7 +96,7 @@ SERVICES := nsd:nsd knot:knot bind9:named
 needs-build needs-test needs-judge needs-fuzz: needs-%:
 	@PATH=$$PATH:/usr/sbin; missing=; for tool in $($(shell echo $* | tr a-z A-Z)_NEEDS); do \
 	  command -v $$tool >/dev/null 2>&1 && continue; \
-	  case $$tool in dig|delv) package=bind9-dnsutils;; dnssec-keygen) package=bind9-utils;; kdig) package=knot-dnsutils;; cc) package=gcc;; \
+	  case $$tool in dig|delv|dnstap-read) package=bind9-dnsutils;; dnssec-keygen) package=bind9-utils;; kdig) package=knot-dnsutils;; cc) package=gcc;; fstrm_capture) package=fstrm-bin;; \
 	    h2load|nghttp) package=nghttp2-client;; nghttpd) package=nghttp2-server;; knotd) package=knot;; named) package=bind9;; ip) package=iproute2;; *) package=$$tool;; esac; \
 	  missing="$$missing $$package"; \
 	done; \

@@ -3,6 +3,7 @@
 //! Built by the daemon from the configuration file and from zone files. Holds rules only.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,20 @@ pub struct Config {
     pub limits: Limits,
     pub cookies: Cookies,
     pub identity: Identity,
+    /// The share of questions that is logged; `None`: none is.
+    pub query_log: Option<Ratio>,
+    /// Who is told of questions and answers by dnstap, and of which share.
+    pub dnstap: Option<(Dnstap, Ratio)>,
+}
+
+/// A socket that dnstap is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dnstap {
+    /// A Unix socket that a reader of Frame Streams listens on.
+    pub socket: PathBuf,
+    /// Which server this is; nothing is said when left out.
+    pub identity: Option<Arc<str>>,
+    pub version: Option<Arc<str>>,
 }
 
 /// What the server tells of itself to those who ask. By default nothing.
@@ -62,6 +77,8 @@ impl Config {
             limits: Limits::default(),
             cookies: Cookies::Off,
             identity: Identity::default(),
+            query_log: None,
+            dnstap: None,
         }
     }
 }

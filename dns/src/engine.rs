@@ -50,6 +50,8 @@ pub struct Answered {
     pub proof: Proof,
     /// What the answer is about, for who limits how many there are.
     pub said: Said,
+    /// The zone that the name in question is in, by its number in the rules.
+    pub zone: Option<u32>,
 }
 
 /// Who asks, and over what.
@@ -170,9 +172,10 @@ fn reply(
         choices,
         proofs: Proofs::wanted_by(&question),
         said: Said::Error,
+        zone: None,
     };
     let steered = asked.resolve(&mut answer);
-    let said = asked.said;
+    let (said, zone) = (asked.said, asked.zone);
     let edns = question.edns.as_ref();
     let client_subnet = edns.is_some_and(|edns| edns.client_subnet.is_some());
     let written = answer.finish();
@@ -181,6 +184,7 @@ fn reply(
         steered,
         proof,
         said,
+        zone,
         ..answered(written)
     })
 }
@@ -244,6 +248,7 @@ const fn answered(written: Written) -> Answered {
         steered: None,
         proof: Proof::Silent,
         said: Said::Error,
+        zone: None,
     }
 }
 
@@ -260,6 +265,7 @@ struct Asked<'a, 'm> {
     proofs: Proofs<'a>,
     /// Of the name in question.
     said: Said,
+    zone: Option<u32>,
 }
 
 impl<'a> Asked<'a, '_> {
@@ -286,6 +292,7 @@ impl<'a> Asked<'a, '_> {
                 } => {
                     if is_first {
                         self.said = about(node, name, expanded);
+                        self.zone = Some(node.zone);
                     }
                     let at = At {
                         zone,
@@ -309,6 +316,7 @@ impl<'a> Asked<'a, '_> {
                 Found::Moved { node, .. } => {
                     if is_first {
                         self.said = about(node, name, false);
+                        self.zone = Some(node.zone);
                     }
                     let is_told = !is_first && self.was_moved(node, name, &trail);
                     match moved(name, node, is_told, answer) {
@@ -323,6 +331,7 @@ impl<'a> Asked<'a, '_> {
                 Found::NoName { zone, encloser } => {
                     if is_first {
                         self.said = Said::NoName;
+                        self.zone = Some(encloser.zone);
                     }
                     answer.rcode = Rcode::NxDomain;
                     answer.negative(zone, negative_ttl(zone, None));
@@ -331,6 +340,7 @@ impl<'a> Asked<'a, '_> {
                 }
                 Found::Delegation { zone, cut } if is_first => {
                     self.said = Said::Referral;
+                    self.zone = Some(cut.zone);
                     self.delegated(zone, cut, answer);
                     return steered;
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sealane_model::{Correction, ScopePrefix, Snapshot};
 use sealane_steering::{Ask, Decision};
 
+use crate::alias::Known;
 use crate::engine::Rules;
 use crate::lookup::{Found, find};
 use crate::name::{Name, NameError};
@@ -29,6 +30,13 @@ pub enum ExplainError {
     Alias { name: Name, target: Name },
     #[error("{name} is not steered: its records are the same for everyone")]
     NotSteered { name: Name },
+    #[error("{name} has the addresses of {target}, whoever asks: {known}")]
+    HasAddressesOf {
+        name: Name,
+        target: Name,
+        /// Which ones, since when, and what is wrong with looking them up.
+        known: String,
+    },
     #[error("{name} is below a DNAME: ask for the name that it leads to")]
     Moved { name: Name },
     #[error("{name} is delegated to other name servers")]
@@ -40,6 +48,7 @@ pub(crate) fn explain(
     world: &Arc<Snapshot>,
     name: &str,
     client: IpAddr,
+    now: u32,
 ) -> Result<Decision, ExplainError> {
     let name = Name::parse(name, None)?;
     let Some(lower) = LowerName::from_wire(name.wire()) else {
@@ -52,6 +61,13 @@ pub(crate) fn explain(
         Found::Delegation { .. } => return Err(ExplainError::Delegated { name }),
         Found::NotOurs => return Err(ExplainError::NotOurs { name }),
     };
+    if let Some(alias) = &node.alias {
+        return Err(ExplainError::HasAddressesOf {
+            name,
+            target: alias.source.target.clone(),
+            known: describe_known(&alias.source.known(), now),
+        });
+    }
     let Some(steered) = &node.steered else {
         let alias = node.set(rtype::CNAME).and_then(|set| set.target.clone());
         return Err(match alias {
@@ -124,6 +140,24 @@ pub(crate) fn explain(
         world: Arc::clone(world),
         notes,
     })
+}
+
+/// In seconds since 1970: `now`.
+fn describe_known(known: &Known, now: u32) -> String {
+    let addresses = known.addresses().concat();
+    let addresses: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+    let mut text = match known.found_at() {
+        Some(at) => format!(
+            "{}, found {}s ago",
+            addresses.join(" "),
+            now.saturating_sub(at)
+        ),
+        None => "none is known (SERVFAIL)".to_owned(),
+    };
+    if let Some(failure) = &known.failure {
+        text += &format!("; the last {} look-ups failed: {failure}", known.failures);
+    }
+    text
 }
 
 fn describe(choice: &Choice) -> String {

@@ -29,6 +29,7 @@ mod explain;
 pub mod metrics;
 mod serve;
 mod server;
+mod tap;
 
 mod lifetime;
 mod loc;

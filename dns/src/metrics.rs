@@ -3,14 +3,15 @@
 //! Labels come from enums and from region names, so the configuration bounds their number.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use sealane_model::{RegionId, Topology};
 use sealane_steering::Reason;
 
 use crate::alias::Source;
+use crate::config;
 use crate::cookie::Proof;
 use crate::dnssec::timing::Moment;
 use crate::engine::{Answered, Transport};
@@ -32,6 +33,31 @@ pub fn describe() {
         "dns_answers_total",
         count,
         "Answers sent, by transport and response code."
+    );
+    describe_counter!(
+        "dns_zone_answers_total",
+        count,
+        "Answers sent, by zone, transport and response code. What no zone of ours is asked for is (none); from the 257th zone on all are (other)."
+    );
+    describe_counter!(
+        "dns_zone_steered_answers_total",
+        count,
+        "Answers for steered names, by zone and reason."
+    );
+    describe_counter!(
+        "dns_tap_written_total",
+        count,
+        "Records of questions written, to the query log or by dnstap (one for a question and one for its answer)."
+    );
+    describe_counter!(
+        "dns_tap_dropped_total",
+        count,
+        "Questions of the sample that were not told because too many waited to be written, by where to: log or dnstap."
+    );
+    describe_counter!(
+        "dns_tap_lost_total",
+        count,
+        "dnstap's records that nobody took: no reader, or one that went away or was too slow."
     );
     describe_counter!(
         "dns_ignored_total",
@@ -250,9 +276,86 @@ fn reason_index(word: &str) -> Option<usize> {
     REASONS.iter().position(|reason| *reason == word)
 }
 
+/// Zones that are counted by themselves; further ones are counted together.
+const ZONES_COUNTED_MAX: usize = 256;
+
+/// What is counted by zone: handles, made when something is counted for the first time by these rules.
+#[derive(Debug)]
+pub(crate) struct ZoneCounters {
+    /// Of the first zones, then of all others, then of what is in none.
+    zones: Vec<OneZone>,
+}
+
+#[derive(Debug)]
+struct OneZone {
+    label: String,
+    answers: [[OnceLock<Counter>; Rcode::ALL.len()]; Transport::ALL.len()],
+    reasons: [OnceLock<Counter>; REASONS.len()],
+}
+
+impl ZoneCounters {
+    pub(crate) fn new(zones: &[config::Zone]) -> Self {
+        let named = zones.iter().take(ZONES_COUNTED_MAX);
+        let labels = named.map(|zone| zone.apex.to_string());
+        let rest = ["(other)", "(none)"].map(str::to_owned);
+        Self {
+            zones: labels.chain(rest).map(OneZone::new).collect(),
+        }
+    }
+
+    /// Its place in the table.
+    fn place(&self, zone: Option<u32>) -> usize {
+        let other = self.zones.len().saturating_sub(2);
+        zone.map_or(other + 1, |zone| (zone as usize).min(other))
+    }
+
+    fn add(&self, counted: &OfZone, transport: Transport) {
+        let Some(zone) = self.zones.get(self.place(counted.zone)) else {
+            return;
+        };
+        let label = &zone.label;
+        let answers = &zone.answers[transport as usize];
+        for ((number, counter), code) in counted.answers.iter().zip(answers).zip(Rcode::ALL) {
+            if *number > 0 {
+                let made = || counter!("dns_zone_answers_total", "zone" => label.clone(), "transport" => transport.as_str(), "code" => code.as_str());
+                counter.get_or_init(made).increment((*number).into());
+            }
+        }
+        if !counted.is_steered {
+            return;
+        }
+        for ((number, counter), reason) in counted.reasons.iter().zip(&zone.reasons).zip(REASONS) {
+            if *number > 0 {
+                let made = || counter!("dns_zone_steered_answers_total", "zone" => label.clone(), "reason" => reason);
+                counter.get_or_init(made).increment((*number).into());
+            }
+        }
+    }
+}
+
+impl OneZone {
+    fn new(label: String) -> Self {
+        Self {
+            label,
+            answers: Default::default(),
+            reasons: Default::default(),
+        }
+    }
+}
+
+/// What was counted of one zone over a batch of questions.
+#[derive(Clone, Default)]
+struct OfZone {
+    zone: Option<u32>,
+    answers: [u32; Rcode::ALL.len()],
+    reasons: [u32; REASONS.len()],
+    is_steered: bool,
+}
+
 /// Handles of one transport's metrics.
 #[derive(Clone)]
 pub(crate) struct Metrics {
+    transport: Transport,
     questions: Counter,
     ignored: Counter,
     truncated: Counter,
@@ -271,8 +374,10 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(transport: Transport) -> Self {
+        let of = transport;
         let transport = transport.as_str();
         Self {
+            transport: of,
             questions: counter!("dns_questions_total", "transport" => transport),
             ignored: counter!("dns_ignored_total", "transport" => transport),
             truncated: counter!("dns_truncated_total"),
@@ -326,6 +431,8 @@ pub(crate) struct Tally {
     answers: [u64; Rcode::ALL.len()],
     reasons: [u64; REASONS.len()],
     canaries: u64,
+    /// One for each zone that was asked for, the last one last.
+    zones: Vec<OfZone>,
     /// By [`RegionId::index`]; as long as the largest id seen, at most 65,536.
     regions: Vec<u64>,
     /// Handles, by the same index. A region keeps its id and name as long as the process lives.
@@ -344,11 +451,16 @@ impl Tally {
         self.client_subnet += u64::from(answered.client_subnet);
         self.cookies[0] += u64::from(answered.proof == Proof::Asks);
         self.cookies[1] += u64::from(answered.proof == Proof::Proven);
+        let zone = self.zone(answered.zone);
+        zone.answers[answered.rcode.index()] += 1;
         let Some(steered) = answered.steered else {
             return;
         };
         if let Some(index) = reason_index(steered.reason.as_str()) {
             self.reasons[index] += 1;
+            let zone = self.zone(answered.zone);
+            zone.reasons[index] += 1;
+            zone.is_steered = true;
         }
         self.canaries += u64::from(steered.canary);
         if let Some(region) = steered.region {
@@ -357,6 +469,19 @@ impl Tally {
             }
             self.regions[region.index()] += 1;
         }
+    }
+
+    /// Most questions in a row are of one zone.
+    fn zone(&mut self, zone: Option<u32>) -> &mut OfZone {
+        let known = self.zones.iter().rposition(|of| of.zone == zone);
+        let place = known.unwrap_or_else(|| {
+            self.zones.push(OfZone {
+                zone,
+                ..OfZone::default()
+            });
+            self.zones.len() - 1
+        });
+        &mut self.zones[place]
     }
 
     /// A question whose answer was above its network's rate; what is sent instead, if anything.
@@ -374,7 +499,10 @@ impl Tally {
     }
 
     /// Adds everything to the shared counters and begins anew.
-    pub(crate) fn flush(&mut self, metrics: &Metrics, topology: &Topology) {
+    pub(crate) fn flush(&mut self, metrics: &Metrics, rules: &Rules, topology: &Topology) {
+        for counted in self.zones.drain(..) {
+            rules.zones.add(&counted, metrics.transport);
+        }
         add(&metrics.questions, &mut self.questions);
         add(&metrics.ignored, &mut self.ignored);
         add(&metrics.truncated, &mut self.truncated);
@@ -419,7 +547,95 @@ fn add(counter: &Counter, number: &mut u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU64;
+
+    use metrics::{Histogram, Key, KeyName, Metadata, Recorder, SharedString, with_local_recorder};
+
     use super::*;
+    use crate::record::parse_zone_file;
+    use sealane_model::Ttl;
+
+    /// Counters by name and labels.
+    #[derive(Default)]
+    struct Counted(Mutex<HashMap<String, Arc<AtomicU64>>>);
+
+    impl Recorder for Counted {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels: Vec<_> = key.labels().map(|label| label.value()).collect();
+            let name = format!("{} {}", key.name(), labels.join(" "));
+            Counter::from_arc(self.0.lock().unwrap().entry(name).or_default().clone())
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    fn rules(zones: usize) -> Rules {
+        let zones = (0..zones).map(|number| {
+            let apex = Name::parse(&format!("z{number}.test"), None).unwrap();
+            let file = parse_zone_file("@ SOA a b 1 2 3 4 5", &apex, Ttl::from_secs(60)).unwrap();
+            config::Zone::new(apex, file.soa.unwrap(), file.records)
+        });
+        let geo = sealane_steering::GeoTable::empty();
+        Rules::compile(&config::Config::new(zones.collect(), Arc::new(geo)))
+    }
+
+    #[test]
+    fn answers_are_counted_by_zone_and_of_many_zones_the_last_ones_together() {
+        let counted = Counted::default();
+        with_local_recorder(&counted, || {
+            let rules = rules(ZONES_COUNTED_MAX + 3);
+            let (metrics, mut tally) = (Metrics::new(Transport::Stream), Tally::default());
+            let answered = |zone, rcode, steered| Answered {
+                length: 12,
+                rcode,
+                truncated: false,
+                client_subnet: false,
+                steered,
+                proof: Proof::Silent,
+                said: crate::limit::Said::Error,
+                zone,
+            };
+            let to = crate::engine::SteeredTo {
+                region: None,
+                reason: Reason::Nearest,
+                canary: false,
+            };
+            for zone in [Some(0), Some(1), Some(0), Some(256), Some(258), None] {
+                tally.record(Some(&answered(zone, Rcode::NoError, None)));
+            }
+            tally.record(Some(&answered(Some(1), Rcode::NxDomain, None)));
+            tally.record(Some(&answered(Some(1), Rcode::NoError, Some(to))));
+            tally.flush(&metrics, &rules, &Topology::default());
+            tally.record(Some(&answered(Some(0), Rcode::NoError, None)));
+            tally.flush(&metrics, &rules, &Topology::default());
+        });
+        let counters = counted.0.into_inner().unwrap();
+        let by_zone: std::collections::BTreeMap<_, _> = counters
+            .iter()
+            .filter_map(|(name, number)| Some((name.strip_prefix("dns_zone_")?, number)))
+            .map(|(name, number)| (name, number.load(Ordering::Relaxed)))
+            .collect();
+        let expected = [
+            ("answers_total (none) tcp noerror", 1),
+            ("answers_total (other) tcp noerror", 2),
+            ("answers_total z0.test tcp noerror", 3),
+            ("answers_total z1.test tcp noerror", 2),
+            ("answers_total z1.test tcp nxdomain", 1),
+            ("steered_answers_total z1.test nearest", 1),
+        ];
+        assert_eq!(by_zone, expected.into());
+    }
 
     #[test]
     fn every_reason_has_its_counter() {

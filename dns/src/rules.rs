@@ -13,6 +13,8 @@ use crate::config::{Config, Cookies, Identity, Limits};
 use crate::cookie::{Baker, Secret};
 use crate::dnssec::ahead::{sign_ahead, sign_aliases_ahead};
 use crate::dnssec::timing::Moment;
+use crate::metrics::ZoneCounters;
+use crate::tap::Taps;
 use crate::zone::ZoneTable;
 
 /// The operator's rules, compiled.
@@ -24,6 +26,10 @@ pub struct Rules {
     /// The first one makes cookies, all are honoured; with none there are no cookies.
     pub(crate) secrets: Vec<Secret>,
     pub identity: Identity,
+    /// Where questions are told; `None`: nowhere.
+    pub(crate) taps: Option<Box<Taps>>,
+    /// What is counted by zone.
+    pub(crate) zones: ZoneCounters,
     /// Who is asked for other names' addresses.
     pub(crate) resolvers: Vec<SocketAddr>,
     /// What they were compiled from, where zones are signed: they are signed again in time.
@@ -45,6 +51,7 @@ impl Rules {
             (Cookies::Shared(secrets), _) => secrets.clone(),
             (Cookies::Own, before) => before.map_or_else(Vec::new, |rules| rules.secrets.clone()),
         };
+        let taps = before.and_then(|rules| rules.taps.clone());
         let before = before.map(|rules| &rules.table);
         let is_signed = config.zones.iter().any(|zone| zone.dnssec.is_some());
         Self {
@@ -54,6 +61,8 @@ impl Rules {
             secrets,
             identity: config.identity.clone(),
             resolvers: config.resolvers.clone(),
+            taps,
+            zones: ZoneCounters::new(&config.zones),
             config: is_signed.then(|| Arc::new(config.clone())),
         }
     }

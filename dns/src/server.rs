@@ -24,9 +24,10 @@ use crate::engine::{Rules, Transport};
 use crate::explain::{ExplainError, explain};
 use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind, bind_encrypted};
-use crate::serve::clock::now;
+use crate::serve::clock::{calendar_seconds, now};
 use crate::serve::resolver::Lookups;
 use crate::serve::{Shared, Stop, door, quic, signer, udp};
+use crate::tap::writer::Writers;
 
 /// What the name server is given to work with.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Dns {
     /// For cookies, where the operator names no secret.
     own: Option<Secret>,
     workers: NonZeroUsize,
+    /// Write the query log and dnstap.
+    writers: Writers,
     /// Keeps what aliases lead to known.
     lookups: Lookups,
     /// Which addresses are served, and by what. A lock because rules are replaced and the server is
@@ -124,6 +127,8 @@ impl Dns {
         let own = own_secret();
         let mut rules = Rules::compile_at(&config, now(), None);
         rules.fill_secret(&config.cookies, own.as_ref());
+        let writers = Writers::default();
+        rules.taps = writers.taps(&config);
         let wanted = wanted_by(&config);
         let new = bind_all(&wanted, &[], options.workers, inherit)?;
         let services: Result<_, _> = new.into_iter().map(Service::new).collect();
@@ -140,6 +145,7 @@ impl Dns {
             }),
             own,
             workers: options.workers,
+            writers,
             lookups,
             state: Mutex::new(State {
                 stage: Stage::Bound,
@@ -213,6 +219,7 @@ impl Dns {
         // Look-ups began when addresses were bound: most have ended.
         let sources = self.shared.rules.load().sources();
         self.lookups.wait_for(&sources, FIRST_LOOKUPS_MAX);
+        self.write_taps();
         let (alive, all_ended) = channel();
         for service in &mut state.services {
             let started = service.start(&self.shared, &alive);
@@ -266,6 +273,7 @@ impl Dns {
         let before = self.shared.rules.load();
         let mut rules = Rules::compile_at(&config, now(), Some(&before));
         rules.fill_secret(&config.cookies, self.own.as_ref());
+        rules.taps = self.writers.taps(&config);
         self.look_up_first(&rules);
         Ok(Prepared {
             rules,
@@ -273,6 +281,15 @@ impl Dns {
             new: new?,
             wanted,
         })
+    }
+
+    /// Has written what the rules that serve want written.
+    fn write_taps(&self) {
+        let rules = self.shared.rules.load();
+        let taps = rules.taps.as_deref();
+        if let Err(error) = self.writers.follow(taps, &self.shared) {
+            error!(%error, "could not start a thread that writes questions down");
+        }
     }
 
     /// Looks up what rules that do not serve yet lead to, so that they have answers from their beginning.
@@ -300,6 +317,7 @@ impl Dns {
         set_names(rules.table.len());
         self.shared.rules.store(Arc::new(rules));
         look_up(&self.lookups, &self.shared.rules);
+        self.write_taps();
         self.replace_encrypted(encrypted);
 
         let mut state = self.state();
@@ -360,6 +378,7 @@ impl Dns {
             &self.shared.world.load_full(),
             name,
             client,
+            calendar_seconds(),
         )
     }
 
@@ -381,6 +400,7 @@ impl Dns {
         drop(alive);
         // Nothing is ever sent: it returns when the last thread has dropped its sender.
         let _ = all_ended.recv_timeout(deadline);
+        self.writers.stop();
         let late = threads
             .iter()
             .filter(|thread| !thread.is_finished())

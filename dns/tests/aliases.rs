@@ -107,7 +107,9 @@ impl Server {
     fn wait_for(&self, owner: &str, kind: &str, expected: &[&str]) {
         wait_until(|| {
             let got = self.answers(owner, kind);
-            (got == expected).then_some(()).ok_or(format!("{got:?}"))
+            (got == expected)
+                .then_some(())
+                .ok_or_else(|| format!("{got:?}"))
         });
     }
 }
@@ -140,6 +142,10 @@ fn a_zones_own_name_follows_another_name_and_keeps_what_is_not_found_anew() {
     // Looked up before the first question could come.
     assert_eq!(server.answers("example.test", "A"), ["203.0.113.7"]);
     assert_eq!(server.answers("example.test", "AAAA"), ["2001:db8::7"]);
+    let explained = server.dns.explain("example.test", [192, 0, 2, 1].into());
+    let explained = explained.unwrap_err().to_string();
+    let expected = "example.test has the addresses of lb.example.net, whoever asks: 203.0.113.7 2001:db8::7, found ";
+    assert!(explained.starts_with(expected), "{explained}");
     let whole = server.dig(&["example.test", "AAAA"]);
     assert!(whole.contains("flags: qr aa"), "{whole}");
     let ttl = whole.lines().find(|line| line.starts_with("example.test."));

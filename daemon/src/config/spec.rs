@@ -1406,8 +1406,34 @@ shape! {
         chaos: ChaosSpec,
         /// Resolvers, with ports, that are asked for what `aliases` lead to. Those of `/etc/resolv.conf` when left out.
         resolvers: OneOrMany<Bind> = "[]",
+        /// Log questions, one line each, at target `sealane::query`. Not logged when left out.
+        query_log: QueryLogSpec,
+        /// Tell questions and answers by dnstap. Not told when left out.
+        dnstap: DnstapSpec,
     }
     later ["transfer", "tsig", "notify"]
+}
+
+shape! {
+    /// The query log.
+    QueryLogSpec {
+        /// The share of questions that is logged, drawn by chance.
+        sample: Share = "1%",
+    }
+    later ["zones", "clients"]
+}
+
+shape! {
+    /// Questions and answers, told by dnstap (Frame Streams over a Unix socket that a reader listens on).
+    DnstapSpec {
+        /// The socket's path.
+        socket: Text = required,
+        /// The share of questions that is told, drawn by chance.
+        sample: Share = "100%",
+        /// Which server this is, for the reader. `nsid` when left out.
+        identity: Text,
+    }
+    later ["tcp", "tls", "messages"]
 }
 
 shape! {

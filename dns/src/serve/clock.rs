@@ -15,6 +15,12 @@ pub(crate) fn calendar_seconds() -> u32 {
     now().0 as u32
 }
 
+/// Seconds since 1970, and nanoseconds.
+pub(crate) fn calendar() -> (u64, u32) {
+    let (seconds, nanos) = read(libc::CLOCK_REALTIME_COARSE);
+    (seconds, nanos as u32)
+}
+
 /// Microseconds since some moment, never going back.
 pub(crate) fn steady_micros() -> u64 {
     let (seconds, nanos) = read(libc::CLOCK_MONOTONIC_COARSE);

@@ -14,11 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, error, warn};
 
-use super::clock::calendar_seconds;
+use super::clock::{calendar, calendar_seconds};
 use super::{Shared, Stop, https, stream};
 use crate::config::{Encrypted, Protocol};
 use crate::engine::{Answered, Client, Rules, Transport, answer_to};
+use crate::limit::Verdict;
 use crate::metrics::{Metrics, Tally};
+use crate::tap::Glimpse;
 
 /// How long a connection has, once the server stops, for what it has already sent. A new one may
 /// not have sent its first question yet.
@@ -321,12 +323,13 @@ impl Guest {
             };
             let mut turn = Turn {
                 client,
+                peer: self.peer,
                 rules: &rules,
                 world: &world,
                 tally,
             };
             let done = work(&mut turn, room);
-            tally.flush(&self.seat.metrics, &world.topology);
+            tally.flush(&self.seat.metrics, &rules, &world.topology);
             done
         })
     }
@@ -341,6 +344,7 @@ thread_local! {
 /// Answers one client by the rules and the world of this moment.
 pub(crate) struct Turn<'a> {
     client: Client<'a>,
+    peer: SocketAddr,
     rules: &'a Rules,
     world: &'a Snapshot,
     tally: &'a mut Tally,
@@ -352,6 +356,18 @@ impl Turn<'_> {
     pub(crate) fn answer(&mut self, message: &[u8], out: &mut [u8]) -> Option<Answered> {
         let answered = answer_to(self.client, message, self.rules, self.world, out);
         self.tally.record(answered.as_ref());
+        if let Some(taps) = &self.rules.taps {
+            let length = answered.map_or(0, |answered| answered.length);
+            taps.see(&Glimpse {
+                client: self.peer,
+                transport: self.client.transport,
+                message,
+                answered,
+                verdict: Verdict::Send,
+                reply: &out[..length],
+                at: calendar(),
+            });
+        }
         answered
     }
 }

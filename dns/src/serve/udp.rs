@@ -20,7 +20,7 @@ use std::time::Duration;
 use socket2::Socket;
 use tracing::{debug, error};
 
-use super::clock::{calendar_seconds, steady_micros};
+use super::clock::{calendar, calendar_seconds, steady_micros};
 use super::{Shared, Stop};
 use crate::cookie::Proof;
 use crate::engine::{
@@ -28,6 +28,7 @@ use crate::engine::{
 };
 use crate::limit::{Limiter, Verdict};
 use crate::metrics::{Metrics, Tally};
+use crate::tap::Glimpse;
 
 /// Datagrams received and sent by one call. More wait in the kernel. With 64, clients fall asleep between two
 /// batches, and waking them costs more than the calls that are saved.
@@ -106,7 +107,7 @@ pub(crate) fn run(socket: &UdpSocket, shared: &Shared, stop: &Stop) {
             batch.answer(received, &mut memory, &mut limits, &mut tally);
             let unsent = batch.send(fd, received);
             metrics.send_errors.increment(unsent);
-            tally.flush(&metrics, &memory.world().topology);
+            tally.flush(&metrics, &memory.rules, &memory.world().topology);
         }
     }
 }
@@ -272,6 +273,19 @@ impl Batch {
                     0
                 }
             };
+            if let Some(taps) = &memory.rules.taps
+                && let Some(client) = address(source)
+            {
+                taps.see(&Glimpse {
+                    client,
+                    transport: Transport::Udp,
+                    message,
+                    answered,
+                    verdict: limited,
+                    reply: &out[..received.answer_length],
+                    at: calendar(),
+                });
+            }
         }
     }
 

@@ -18,7 +18,8 @@ use sealane_dns::record::parse_zone_file;
 use sealane_dns::service::Service;
 use sealane_model::{
     Addresses, AllDown, Endpoint, EndpointProtocol, FailoverRule, IdBook, Location, Member, Pool,
-    PoolId, Rate, Ratio, Region, RegionId, RoundTrip, Snapshot, Target, Timestamp, Topology, Ttl, Weight,
+    PoolId, Rate, Ratio, Region, RegionId, RoundTrip, Snapshot, Target, Timestamp, Topology, Ttl,
+    Weight,
 };
 use sealane_steering::{
     Area, Fence, Fences, GeoOverride, GeoTable, SteeringPolicy, Wanted, Weights, Within,

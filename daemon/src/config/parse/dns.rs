@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sealane_dns::config::{
-    AliasName, Canary, Config, Cookies, Encrypted, Identity, Limits, NSID_MAX, Soa, SteeredName,
-    Zone,
+    AliasName, Canary, Config, Cookies, Dnstap, Encrypted, Identity, Limits, NSID_MAX, Soa,
+    SteeredName, Zone,
 };
 use sealane_dns::cookie::Secret as CookieSecret;
 use sealane_dns::limit::Rates;
@@ -21,12 +21,14 @@ use super::super::files::ZONE_BYTES_MAX;
 use super::super::source::Span;
 use super::super::spec::{
     AliasSpec, ChaosSpec, DnsCanarySpec, DnsCookiesSpec, DnsLimitsSpec, DnsSpec, DnssecSpec,
-    RecordSpec, RrlSpec, SoaSpec, SteeredSpec, SteeringSpec, TtlText, ZoneSpec,
+    DnstapSpec, RecordSpec, RrlSpec, SoaSpec, SteeredSpec, SteeringSpec, TtlText, ZoneSpec,
 };
-use super::super::unit::{OneOrManyText, Secret, Text};
+use super::super::unit::{OneOrManyText, Secret, Share, Text};
 use super::admin::FILE_PREFIX;
 use super::{Parser, Transport};
 
+/// What the system allows (unix(7), `sun_path`), without the octet that ends it.
+const SOCKET_PATH_MAX: usize = 107;
 /// Each cookie may be of any of them.
 const COOKIE_SECRETS_MAX: usize = 8;
 
@@ -59,10 +61,18 @@ impl Parser<'_> {
             nsid,
             chaos,
             resolvers,
+            query_log,
+            dnstap,
         } = &spec.value;
         let resolvers = resolvers.as_ref()?.value.iter();
         let resolvers = resolvers.map(|at| at.value.0).collect();
         let identity = self.identity(nsid.as_ref(), chaos.as_ref());
+        let query_log = query_log
+            .as_ref()
+            .and_then(|at| share(at.value.sample.as_ref()?));
+        let dnstap = dnstap
+            .as_ref()
+            .and_then(|at| self.dnstap(&at.value, nsid.as_ref()));
         let zones = self.zones(zones.as_ref(), dnssec.as_ref());
         let cookies = cookies.as_ref().and_then(|at| self.cookies(&at.value));
         let answers = rrl.as_ref().and_then(|at| rates_of(&at.value));
@@ -89,7 +99,34 @@ impl Parser<'_> {
             limits: limits_of(limits.as_ref()?, answers?)?,
             cookies: cookies?,
             identity,
+            query_log,
+            dnstap,
         })
+    }
+
+    fn dnstap(&mut self, spec: &DnstapSpec, nsid: Option<&At<Text>>) -> Option<(Dnstap, Ratio)> {
+        let DnstapSpec {
+            span: _,
+            broken: _,
+            socket,
+            sample,
+            identity,
+        } = spec;
+        let socket = socket.as_ref()?;
+        let path = self.files.resolve(&socket.0);
+        if path.as_os_str().len() > SOCKET_PATH_MAX {
+            let message =
+                format!("longer than the {SOCKET_PATH_MAX} octets that a socket's path may have");
+            self.notes.wrong(socket.span, message);
+            return None;
+        }
+        let identity = identity.as_ref().or(nsid);
+        let dnstap = Dnstap {
+            socket: path,
+            identity: identity.map(|at| at.0.as_str().into()),
+            version: Some(concat!("sealane ", env!("CARGO_PKG_VERSION")).into()),
+        };
+        Some((dnstap, share(sample.as_ref()?)?))
     }
 
     fn cookies(&mut self, spec: &DnsCookiesSpec) -> Option<Cookies> {
@@ -636,6 +673,10 @@ impl Parser<'_> {
         name.map_err(|error| self.notes.wrong(span, error.to_string()))
             .ok()
     }
+}
+
+fn share(at: &At<Share>) -> Option<Ratio> {
+    Ratio::new(at.value.0)
 }
 
 fn seconds(at: &At<TtlText>) -> Ttl {
