@@ -19,7 +19,7 @@ pub struct LearnRule {
     pub geo: Arc<GeoTable>,
 }
 
-/// Networks that are remembered (2 MiB, from the first one on). Each has [`WAYS`] places, by its
+/// Networks that are remembered (2 MiB, from the first one on). Each has four places, by its
 /// hash; when they are taken, the one of them that was silent longest makes way.
 pub const NETWORKS_MAX: usize = 65_536;
 const WAYS: usize = 4;

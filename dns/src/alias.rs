@@ -1,7 +1,7 @@
 //! Names that have the addresses of another name, wherever in the world that one is served: what is known of
 //! them, how long it holds, and when to ask again.
 //!
-//! Pure: who looks them up ([`crate::serve::resolver`]) hands in what was found, and when. Answers read a
+//! Pure: who looks them up (`serve::resolver`) hands in what was found, and when. Answers read a
 //! [`Source`] without a lock.
 
 use std::net::IpAddr;
