@@ -19,8 +19,8 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 # cmake builds zlib-ng, which Pingora's core links.
 BUILD_NEEDS := cmake cc
 FUZZ_NEEDS := cc g++
-TEST_NEEDS := $(BUILD_NEEDS) curl dig delv dnssec-keygen kdig openssl socat pebble h2load nghttp nghttpd nsd knotd dnstap-read fstrm_capture
-JUDGE_NEEDS := $(TEST_NEEDS) named zonemaster-cli ip
+TEST_NEEDS := $(BUILD_NEEDS) curl dig delv dnssec-keygen kdig openssl socat pebble h2load nghttp nghttpd nsd knotd named dnstap-read fstrm_capture
+JUDGE_NEEDS := $(TEST_NEEDS) zonemaster-cli ip
 
 .PHONY: demo test test-slow judge-dns check fmt clippy doc release load-failover load-floods load-resilience fuzz fuzz-short needs-build needs-test needs-judge needs-fuzz
 

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sealane_control::admin::{self, BindError, Canary, Deps, Explain, ExplainError, Readiness};
+use sealane_control::admin::{
+    self, BindError, Canary, Deps, Explain, ExplainError, Readiness, Zone,
+};
 use sealane_control::config::{AdminConfig, AdminToken, Config, Probe, ProbeKind, Role};
 use sealane_control::{ControlHandle, build};
 use sealane_model::{
@@ -293,6 +295,24 @@ impl Explain for Oracle {
         self.decide(url, client)
     }
 
+    fn zones(&self) -> Vec<Zone> {
+        let copy = Zone {
+            name: "example.test".to_owned(),
+            serial: Some(7),
+            is_secondary: true,
+            from: Some("192.0.2.9:53".to_owned()),
+            heard_at: Some(1_000),
+            expires_at: Some(2_000),
+            ..Zone::default()
+        };
+        let own = Zone {
+            name: "own.test".to_owned(),
+            told: (1, 2),
+            ..Zone::default()
+        };
+        vec![copy, own]
+    }
+
     fn canaries(&self) -> Vec<Canary> {
         let canary = |pool: &str, aborted| Canary {
             route: "all".to_owned(),
@@ -412,6 +432,28 @@ async fn a_change_needs_an_operators_token() {
     assert_eq!(running.world.load().topology.regions().count(), 2);
     assert!(running.handle.overview().overrides.is_empty());
     assert_eq!(post("Bearer s3cret").await.status, 200);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn zones_that_are_transferred_are_shown() {
+    let running = Running::start(Setup::default()).await;
+
+    let shown = running.get("/v1/zones").await.json();
+    let (copy, own) = (&shown["zones"][0], &shown["zones"][1]);
+    assert_eq!(
+        (&copy["role"], &copy["serial"]),
+        (&json!("secondary"), &json!(7))
+    );
+    assert_eq!(copy["from"], "192.0.2.9:53");
+    assert_eq!(copy["expires_at"], 2_000);
+    assert_eq!(
+        (&own["role"], &own["serial"]),
+        (&json!("primary"), &json!(null))
+    );
+    assert_eq!(own["servers_told"], 1);
+    assert_eq!(own["servers_to_tell"], 2);
+
     running.stop().await;
 }
 

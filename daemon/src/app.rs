@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use sealane_control::admin::{self, Canary, Explain, ExplainError, Readiness};
+use sealane_control::admin::{self, Canary, Explain, ExplainError, Readiness, Zone};
 use sealane_control::config::AdminConfig;
 use sealane_control::state::Remembered;
 use sealane_control::{Control, ControlHandle};
@@ -588,6 +588,25 @@ impl Explain for Explainer {
             pool: canary.pool.to_string(),
             share: canary.share.get(),
             aborted: canary.aborted,
+        });
+        shown.collect()
+    }
+
+    fn zones(&self) -> Vec<Zone> {
+        let Ok((_, dns)) = self.rooms() else {
+            return Vec::new();
+        };
+        let zones = dns.zone_statuses().into_iter();
+        let shown = zones.map(|zone| Zone {
+            name: zone.zone,
+            serial: zone.serial,
+            is_secondary: zone.is_secondary,
+            from: zone.from.map(|from| from.to_string()),
+            heard_at: zone.heard_at,
+            expires_at: zone.expires_at,
+            failures: zone.failures,
+            error: zone.error,
+            told: zone.told,
         });
         shown.collect()
     }

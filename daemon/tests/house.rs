@@ -99,7 +99,7 @@ const NEVER: [(&str, &[&str]); 8] = [
 ];
 
 /// Frameworks and the only files that may name them (BORDER files).
-const BORDERS: [(&str, &[&str]); 5] = [
+const BORDERS: [(&str, &[&str]); 6] = [
     (
         "pingora_core",
         &[
@@ -120,6 +120,16 @@ const BORDERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("maxminddb", &["steering/src/geo/mmdb.rs"]),
+    (
+        "domain",
+        &[
+            "dns/src/transfer/desk.rs",
+            "dns/src/transfer/incoming.rs",
+            "dns/src/transfer/key.rs",
+            "dns/src/transfer/message.rs",
+            "dns/src/transfer/sending.rs",
+        ],
+    ),
 ];
 
 #[test]

@@ -3,7 +3,7 @@
 //! Built by the daemon from the configuration file and from zone files. Holds rules only.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::limit::Rates;
 use crate::name::Name;
 use crate::record::Record;
 use crate::service::Service;
+use crate::transfer::book::no_soa;
+use crate::transfer::rules::{OfZone, Secondary};
 
 /// The name server's rules. Replaced whole on reload.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     pub cookies: Cookies,
     pub identity: Identity,
+    /// Where secondary zones and serials are kept over a restart; `None`: nowhere.
+    pub transfer_dir: Option<Arc<Path>>,
     /// The share of questions that is logged; `None`: none is.
     pub query_log: Option<Ratio>,
     /// Who is told of questions and answers by dnstap, and of which share.
@@ -79,6 +83,7 @@ impl Config {
             identity: Identity::default(),
             query_log: None,
             dnstap: None,
+            transfer_dir: None,
         }
     }
 }
@@ -172,9 +177,25 @@ pub struct Zone {
     pub aliases: Vec<AliasName>,
     /// `None`: the zone is not signed.
     pub dnssec: Option<Arc<Dnssec>>,
+    /// Who may have copies, and whose copy this is. `soa` and `records` of a secondary zone are filled
+    /// from what its primary gives.
+    pub transfers: OfZone,
+    /// Nothing is known of the zone, or nothing that still holds: SERVFAIL.
+    pub is_void: bool,
+    /// Something was added here to what a primary gave.
+    pub(crate) is_overlaid: bool,
 }
 
 impl Zone {
+    /// A copy of somebody else's zone, of which nothing is known yet.
+    #[must_use]
+    pub fn secondary(apex: Name, secondary: Arc<Secondary>) -> Self {
+        let soa = no_soa(&apex);
+        let mut zone = Self::new(apex, soa, Vec::new());
+        zone.transfers.secondary = Some(secondary);
+        zone
+    }
+
     /// A zone with static records only, not signed.
     #[must_use]
     pub fn new(apex: Name, soa: Soa, records: Vec<Record>) -> Self {
@@ -185,6 +206,9 @@ impl Zone {
             steered: Vec::new(),
             aliases: Vec::new(),
             dnssec: None,
+            transfers: OfZone::default(),
+            is_void: false,
+            is_overlaid: false,
         }
     }
 }

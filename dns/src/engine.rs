@@ -54,6 +54,17 @@ pub struct Answered {
     pub zone: Option<u32>,
 }
 
+impl Answered {
+    /// One that is about a transfer.
+    pub(crate) const fn plain(length: usize, rcode: Rcode) -> Self {
+        answered(Written {
+            length,
+            rcode,
+            truncated: false,
+        })
+    }
+}
+
 /// Who asks, and over what.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'s> {
@@ -285,6 +296,10 @@ impl<'a> Asked<'a, '_> {
             let name = trail.last().unwrap_or(&self.question.name);
             let is_first = hop == 0;
             match find(&rules.table, name) {
+                Found::Name { zone, .. } | Found::NoName { zone, .. } if zone.is_void => {
+                    answer.fail(Ede::NOT_READY);
+                    return steered;
+                }
                 Found::Name {
                     zone,
                     node,

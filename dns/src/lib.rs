@@ -38,6 +38,7 @@ pub mod record;
 mod record_kind;
 pub mod service;
 mod svcb;
+pub mod transfer;
 pub mod wire;
 mod zone_file;
 

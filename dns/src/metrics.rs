@@ -17,12 +17,14 @@ use crate::dnssec::timing::Moment;
 use crate::engine::{Answered, Transport};
 use crate::name::Name;
 use crate::rules::Rules;
+use crate::transfer::book::Status;
 use crate::wire::Rcode;
 
 /// Tells the recorder what each metric means. To be called once the recorder is installed.
 pub fn describe() {
     describe_signing();
     describe_aliases();
+    describe_transfers();
     let count = Unit::Count;
     describe_counter!(
         "dns_questions_total",
@@ -157,6 +159,40 @@ fn describe_aliases() {
         "dns_alias_age_seconds",
         Unit::Seconds,
         "Since when an alias's addresses are known, by target."
+    );
+}
+
+/// Tells the recorder of what concerns zones that are transferred.
+fn describe_transfers() {
+    describe_counter!(
+        "dns_transfers_out_total",
+        Unit::Count,
+        "Transfers of zones to other servers, by zone, kind (axfr, ixfr) and result."
+    );
+    describe_counter!(
+        "dns_transfers_in_total",
+        Unit::Count,
+        "Times that primaries were asked for a zone, by zone, what came (axfr, ixfr, soa: nothing newer, none) and result."
+    );
+    describe_counter!(
+        "dns_notifies_total",
+        Unit::Count,
+        "Servers told that a zone changed, by zone and result: answered, or given up."
+    );
+    describe_gauge!(
+        "dns_zone_serial",
+        Unit::Count,
+        "Serial of a zone that is transferred; none while there is nothing to serve."
+    );
+    describe_gauge!(
+        "dns_zone_heard_at_seconds",
+        Unit::Seconds,
+        "When a primary of the zone was last heard of, in seconds since 1970."
+    );
+    describe_gauge!(
+        "dns_zone_expires_at_seconds",
+        Unit::Seconds,
+        "When a secondary zone expires if no primary is heard of, in seconds since 1970."
     );
 }
 
@@ -405,6 +441,39 @@ pub(crate) fn count_refused_request(status: &'static str) {
 
 pub(crate) fn count_quic_retry() {
     counter!("dns_quic_retries_total").increment(1);
+}
+
+/// Primaries were asked for a zone.
+pub(crate) fn count_transfer_in(zone: &Name, kind: &'static str, is_whole: bool) {
+    let result = if is_whole { "succeeded" } else { "failed" };
+    counter!("dns_transfers_in_total", "zone" => zone.to_string(), "kind" => kind, "result" => result)
+        .increment(1);
+}
+
+/// A server was told that a zone changed.
+pub(crate) fn count_notice(zone: &Name, result: &'static str) {
+    counter!("dns_notifies_total", "zone" => zone.to_string(), "result" => result).increment(1);
+}
+
+/// How a zone that is transferred stands.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+pub(crate) fn show_zone(status: &Status) {
+    let zone = || status.zone.clone();
+    gauge!("dns_zone_serial", "zone" => zone()).set(status.serial.map_or(f64::NAN, f64::from));
+    if !status.is_secondary {
+        return;
+    }
+    gauge!("dns_zone_heard_at_seconds", "zone" => zone())
+        .set(status.heard_at.map_or(f64::NAN, |at| at as f64));
+    gauge!("dns_zone_expires_at_seconds", "zone" => zone())
+        .set(status.expires_at.map_or(f64::NAN, |at| at as f64));
+}
+
+/// A transfer to another server ended.
+pub(crate) fn count_transfer_out(zone: &Name, kind: &'static str, is_whole: bool) {
+    let result = if is_whole { "succeeded" } else { "failed" };
+    counter!("dns_transfers_out_total", "zone" => zone.to_string(), "kind" => kind, "result" => result)
+        .increment(1);
 }
 
 pub(crate) fn count_thread_failure() {

@@ -15,6 +15,7 @@ use crate::dnssec::ahead::{sign_ahead, sign_aliases_ahead};
 use crate::dnssec::timing::Moment;
 use crate::metrics::ZoneCounters;
 use crate::tap::Taps;
+use crate::transfer::desk::Desk;
 use crate::zone::ZoneTable;
 
 /// The operator's rules, compiled.
@@ -32,8 +33,10 @@ pub struct Rules {
     pub(crate) zones: ZoneCounters,
     /// Who is asked for other names' addresses.
     pub(crate) resolvers: Vec<SocketAddr>,
-    /// What they were compiled from, where zones are signed: they are signed again in time.
+    /// What they were compiled from, where zones are signed (they are signed again in time) or transferred.
     pub(crate) config: Option<Arc<Config>>,
+    /// `None`: no zone comes from another server or goes to one.
+    pub(crate) transfers: Option<Box<Desk>>,
 }
 
 impl Rules {
@@ -64,6 +67,7 @@ impl Rules {
             taps,
             zones: ZoneCounters::new(&config.zones),
             config: is_signed.then(|| Arc::new(config.clone())),
+            transfers: None,
         }
     }
 

@@ -26,8 +26,10 @@ use crate::metrics::{count_thread_failure, set_names};
 use crate::serve::bind::{BindError, Bound, Inherit, Sockets, bind, bind_encrypted};
 use crate::serve::clock::{calendar_seconds, now};
 use crate::serve::resolver::Lookups;
+use crate::serve::transfer::{keeper, store};
 use crate::serve::{Shared, Stop, door, quic, signer, udp};
 use crate::tap::writer::Writers;
+use crate::transfer::book::{Book, Status, compile};
 
 /// What the name server is given to work with.
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ struct State {
     ending: Vec<JoinHandle<()>>,
     /// Stops the thread that signs when it is dropped; there is one once a zone was signed.
     signer: Option<Sender<()>>,
+    /// Stops the thread that fetches zones and tells of them; there is one once a zone was transferred.
+    keeper: Option<Arc<Stop>>,
 }
 
 #[derive(Debug)]
@@ -125,7 +129,9 @@ impl Dns {
         inherit: &mut Inherit<'_>,
     ) -> Result<Self, BindError> {
         let own = own_secret();
-        let mut rules = Rules::compile_at(&config, now(), None);
+        let book = Arc::<Book>::default();
+        store::load(&config, &book);
+        let mut rules = compile(&config, &book, &deps.world.load(), now(), None);
         rules.fill_secret(&config.cookies, own.as_ref());
         let writers = Writers::default();
         rules.taps = writers.taps(&config);
@@ -142,6 +148,7 @@ impl Dns {
                 rules,
                 seats: door::Seats::default(),
                 encrypted: ArcSwap::from_pointee(config.encrypted),
+                book,
             }),
             own,
             workers: options.workers,
@@ -152,6 +159,7 @@ impl Dns {
                 services: services?,
                 ending: Vec::new(),
                 signer: None,
+                keeper: None,
             }),
         })
     }
@@ -230,6 +238,7 @@ impl Dns {
             }
         }
         self.keep_signed(&mut state, &alive)?;
+        self.keep_transferred(&mut state, &alive)?;
         state.stage = Stage::Running { alive, all_ended };
         Ok(())
     }
@@ -254,6 +263,26 @@ impl Dns {
         Ok(())
     }
 
+    /// Starts the thread that transfers zones, where there are any and no such thread yet.
+    fn keep_transferred(&self, state: &mut State, alive: &Sender<Infallible>) -> io::Result<()> {
+        if state.keeper.is_some() || self.shared.rules.load().transfers.is_none() {
+            return Ok(());
+        }
+        let stop = Arc::<Stop>::default();
+        let (shared, stopped) = (Arc::clone(&self.shared), Arc::clone(&stop));
+        spawn("dns-transfers", alive, move || {
+            until_stopped(&stopped, || keeper::run(&shared, &stopped));
+        })?;
+        state.keeper = Some(stop);
+        Ok(())
+    }
+
+    /// How zones that are transferred stand.
+    #[must_use]
+    pub fn zone_statuses(&self) -> Vec<Status> {
+        self.shared.book.statuses()
+    }
+
     /// Compiles new rules and binds what addresses they add. Changes nothing yet.
     ///
     /// # Errors
@@ -270,8 +299,9 @@ impl Dns {
         let ours: Vec<_> = served.iter().map(|(_, address)| *address).collect();
         let new = bind_all(&missing, &ours, self.workers, &mut nothing)?;
         let new: Result<_, _> = new.into_iter().map(Service::new).collect();
+        store::load(&config, &self.shared.book);
         let before = self.shared.rules.load();
-        let mut rules = Rules::compile_at(&config, now(), Some(&before));
+        let mut rules = self.shared.compile(&config, now(), Some(&before));
         rules.fill_secret(&config.cookies, self.own.as_ref());
         rules.taps = self.writers.taps(&config);
         self.look_up_first(&rules);
@@ -351,6 +381,9 @@ impl Dns {
             if let Err(error) = self.keep_signed(state, &alive) {
                 error!(%error, "could not start the thread that signs zones");
             }
+            if let Err(error) = self.keep_transferred(state, &alive) {
+                error!(%error, "could not start the thread that transfers zones");
+            }
         }
     }
 
@@ -388,6 +421,9 @@ impl Dns {
         let (stage, threads) = {
             let mut state = self.state();
             state.signer = None;
+            if let Some(keeper) = state.keeper.take() {
+                keeper.ask();
+            }
             let mut threads = std::mem::take(&mut state.ending);
             for service in std::mem::take(&mut state.services) {
                 threads.extend(service.end());
@@ -417,10 +453,9 @@ impl Dns {
 impl Drop for Dns {
     /// Threads that nobody owns any more end by themselves.
     fn drop(&mut self) {
-        self.state()
-            .services
-            .iter()
-            .for_each(|service| service.stop.ask());
+        let state = self.state();
+        state.services.iter().for_each(|service| service.stop.ask());
+        state.keeper.iter().for_each(|keeper| keeper.ask());
     }
 }
 

@@ -29,6 +29,7 @@ pub mod rtype {
     pub const AXFR: u16 = 252;
     pub const ANY: u16 = 255;
     pub const CAA: u16 = 257;
+    pub const TSIG: u16 = 250;
 
     /// Types that ask for something other than data of a name: 128–255 but for ANY, and OPT
     /// (RFC 6895 §3.1).
@@ -92,6 +93,8 @@ pub enum Rcode {
     Refused = 5,
     /// A name that would be too long (RFC 6672 §2.2).
     YxDomain = 6,
+    /// Not an authority for the zone (RFC 1996 §3.12), or a signature that does not hold (RFC 8945 §5.2).
+    NotAuth = 9,
     BadVers = 16,
     /// A question whose cookie proves nothing (RFC 7873 §5.2.3).
     BadCookie = 23,
@@ -99,7 +102,7 @@ pub enum Rcode {
 
 impl Rcode {
     /// All of them, in the order of [`Rcode::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoError,
         Self::FormErr,
         Self::ServFail,
@@ -109,6 +112,7 @@ impl Rcode {
         Self::YxDomain,
         Self::BadVers,
         Self::BadCookie,
+        Self::NotAuth,
     ];
 
     /// The code's place in a table of counters.
@@ -117,6 +121,7 @@ impl Rcode {
         match self {
             Self::BadVers => 7,
             Self::BadCookie => 8,
+            Self::NotAuth => 9,
             other => other as usize,
         }
     }
@@ -143,6 +148,7 @@ impl Rcode {
             Self::NotImp => "notimp",
             Self::Refused => "refused",
             Self::YxDomain => "yxdomain",
+            Self::NotAuth => "notauth",
             Self::BadVers => "badvers",
             Self::BadCookie => "badcookie",
         }

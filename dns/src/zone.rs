@@ -299,6 +299,8 @@ pub struct Zone {
     pub parent: Option<u32>,
     /// `None`: the zone is not signed.
     pub(crate) sealed: Option<Box<Sealed>>,
+    /// Nothing is known of it that could be answered.
+    pub(crate) is_void: bool,
 }
 
 /// A name that exists, be it only because one below it does (RFC 4592 §2.2.2).
@@ -388,6 +390,10 @@ impl Node {
         self.sets.iter().find(|set| set.rtype == rtype)
     }
 
+    pub(crate) const fn sets(&self) -> &[RecordSet] {
+        &self.sets
+    }
+
     /// The types at this name as the chain states them.
     pub(crate) fn types(&self) -> Vec<u16> {
         let mut types: Vec<u16> = self.sets.iter().map(|set| set.rtype).collect();
@@ -439,6 +445,12 @@ impl ZoneTable {
     pub(crate) fn aliases(&self) -> impl Iterator<Item = (&Zone, &Alias)> {
         let nodes = self.nodes.iter();
         nodes.filter_map(|node| Some((self.zone(node.zone)?, node.alias.as_deref()?)))
+    }
+
+    /// Every name with what is there, in no order.
+    pub(crate) fn named_nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
+        let names = self.by_name.iter();
+        names.filter_map(|(name, index)| Some((&name[..], self.node(*index)?)))
     }
 
     pub(crate) fn node(&self, index: u32) -> Option<&Node> {
@@ -729,6 +741,7 @@ impl<'c> Builder<'c> {
             negative_ttl,
             parent: parent(zone.apex.wire()).and_then(|above| self.zone_of(above)),
             sealed: None,
+            is_void: zone.is_void,
         }
     }
 
@@ -833,7 +846,7 @@ impl Steered {
         }
     }
 
-    fn new(steered: &config::SteeredName) -> Self {
+    pub(crate) fn new(steered: &config::SteeredName) -> Self {
         Self {
             owner: steered.owner.clone(),
             pool: steered.pool,

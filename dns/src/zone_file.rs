@@ -309,7 +309,7 @@ fn not_a_time(text: &str) -> String {
     format!("{text:?} is not a time (seconds, or like 1h30m; at most 2147483647 s)")
 }
 
-fn soa_from_wire(ttl: Ttl, wire: &[u8]) -> Option<Soa> {
+pub(crate) fn soa_from_wire(ttl: Ttl, wire: &[u8]) -> Option<Soa> {
     let (names, numbers) = wire.split_at_checked(wire.len().checked_sub(20)?)?;
     let mut at = 0;
     while *names.get(at)? != 0 {

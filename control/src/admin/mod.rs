@@ -43,6 +43,28 @@ pub trait Explain: Send + Sync + 'static {
     /// # Errors
     /// There is no such canary.
     fn reset_canary(&self, route: &str, pool: &str) -> Result<bool, ExplainError>;
+
+    /// Every zone that comes from another name server or goes to one.
+    fn zones(&self) -> Vec<Zone>;
+}
+
+/// How a zone that is transferred stands. Times are seconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Zone {
+    pub name: String,
+    /// `None`: there is nothing to serve.
+    pub serial: Option<u32>,
+    /// It is a copy of another server's.
+    pub is_secondary: bool,
+    /// Who gave it.
+    pub from: Option<String>,
+    pub heard_at: Option<u64>,
+    pub expires_at: Option<u64>,
+    /// Tries in a row that failed, and why the last one did.
+    pub failures: u32,
+    pub error: Option<String>,
+    /// Servers that know of this serial, and those that are to know.
+    pub told: (usize, usize),
 }
 
 /// A pool that gets a share of a route's requests.

@@ -21,7 +21,7 @@ use super::auth::{self, Access, Caller, Denied, Reach};
 use super::serve::Admin;
 use super::view::{
     CanariesView, ErrorView, ExplainView, OrderView, ReadyView, ResetView, SnapshotView,
-    StatusView, parse_canary, parse_order, to_json,
+    StatusView, ZonesView, parse_canary, parse_order, to_json,
 };
 use super::{ExplainError, ExplainErrorKind, Readiness};
 use crate::clock::wall;
@@ -35,7 +35,7 @@ const REASON_MAX: usize = 500;
 const TARGET_MAX: usize = 300;
 
 /// What is shown to whoever asks for a path that is not there.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 12] = [
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
@@ -47,6 +47,7 @@ const PATHS: [&str; 11] = [
     "POST /v1/drain",
     "GET /v1/canaries",
     "POST /v1/canaries/reset",
+    "GET /v1/zones",
 ];
 
 /// The routes that must answer even when everything else is too much.
@@ -84,6 +85,7 @@ pub(super) fn guarded(admin: &Arc<Admin>, reach: Reach) -> Router<Arc<Admin>> {
         .route("/api/failback", change(post(fail_back)))
         .route("/v1/drain", change(post(drain)))
         .route("/v1/canaries", read(get(canaries)))
+        .route("/v1/zones", read(get(zones)))
         .route("/v1/canaries/reset", change(post(reset_canary)))
 }
 
@@ -222,6 +224,11 @@ async fn explain(
 async fn canaries(State(admin): State<Arc<Admin>>) -> Response {
     let canaries = admin.deps.explain.canaries();
     json(StatusCode::OK, to_json(&CanariesView::from(&*canaries)))
+}
+
+async fn zones(State(admin): State<Arc<Admin>>) -> Response {
+    let zones = admin.deps.explain.zones();
+    json(StatusCode::OK, to_json(&ZonesView::from(&*zones)))
 }
 
 async fn reset_canary(State(admin): State<Arc<Admin>>, asking: Asking) -> Response {

@@ -14,7 +14,7 @@ use sealane_steering::{Candidate, Decision, Entry};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-use super::Canary;
+use super::{Canary, Zone};
 use crate::core::{OrderReply, Overview};
 use crate::overrides::Override;
 
@@ -85,6 +85,54 @@ impl From<&[Canary]> for CanariesView {
         };
         Self {
             canaries: canaries.iter().map(view).collect(),
+        }
+    }
+}
+
+/// `GET /v1/zones`.
+#[derive(Debug, Serialize)]
+pub(super) struct ZonesView {
+    zones: Vec<ZoneView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ZoneView {
+    name: String,
+    role: &'static str,
+    serial: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heard_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+    failures: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    servers_told: usize,
+    servers_to_tell: usize,
+}
+
+impl From<&[Zone]> for ZonesView {
+    fn from(zones: &[Zone]) -> Self {
+        let view = |zone: &Zone| ZoneView {
+            name: zone.name.clone(),
+            role: if zone.is_secondary {
+                "secondary"
+            } else {
+                "primary"
+            },
+            serial: zone.serial,
+            from: zone.from.clone(),
+            heard_at: zone.heard_at,
+            expires_at: zone.expires_at,
+            failures: zone.failures,
+            error: zone.error.clone(),
+            servers_told: zone.told.0,
+            servers_to_tell: zone.told.1,
+        };
+        Self {
+            zones: zones.iter().map(view).collect(),
         }
     }
 }

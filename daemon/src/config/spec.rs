@@ -1410,8 +1410,32 @@ shape! {
         query_log: QueryLogSpec,
         /// Tell questions and answers by dnstap. Not told when left out.
         dnstap: DnstapSpec,
+        /// Secrets shared with other name servers (TSIG, RFC 8945), by the keys' names.
+        tsig_keys: Table<TsigKeySpec> = "{}",
     }
-    later ["transfer", "tsig", "notify"]
+}
+
+shape! {
+    /// A secret that two name servers share. Its name is part of it: both call it the same.
+    TsigKeySpec {
+        /// How messages are authenticated.
+        algorithm: TsigAlgorithmWord = "hmac-sha256",
+        /// In base64, by reference.
+        secret: Secret = required,
+    }
+}
+
+choice! {
+    /// How messages between name servers are authenticated.
+    TsigAlgorithmWord {
+        /// The one that every server knows.
+        HmacSha256 = "hmac-sha256",
+        /// With longer hashes.
+        HmacSha384 = "hmac-sha384",
+        /// With the longest.
+        HmacSha512 = "hmac-sha512",
+    }
+    later ["hmac-md5", "hmac-sha1"]
 }
 
 shape! {
@@ -1559,8 +1583,46 @@ shape! {
         aliases: Table<AliasSpec> = "{}",
         /// Sign the zone, by its keys in `dns.dnssec.key_dir`. `{}` will do; not signed when left out.
         dnssec: ZoneDnssecSpec,
+        /// Other servers that may have copies of the zone. Nobody may when left out.
+        transfers: TransfersSpec,
+        /// The zone's static part is a copy of another server's, which is asked for changes.
+        secondary_of: SecondarySpec,
     }
-    later ["transfer", "also_notify", "allow_transfer", "primary"]
+    later ["also_notify", "allow_transfer", "primary"]
+}
+
+shape! {
+    /// Who may have copies of a zone, by AXFR and IXFR, and who is told of changes.
+    TransfersSpec {
+        /// Networks that may ask. Any may when there are none and `tsig` has keys.
+        to: OneOrMany<Net> = "[]",
+        /// Names of keys in `dns.tsig_keys`: who asks must sign with one of them. Nobody needs to when there are none.
+        tsig: OneOrMany<Text> = "[]",
+        /// Addresses of servers that are told when the zone changes, signed by the first of `tsig`.
+        notify: OneOrMany<Text> = "[]",
+        /// What copies have for steered names.
+        steered: SteeredAsWord = "snapshot",
+    }
+}
+
+choice! {
+    /// What copies of a zone have for names whose answers are chosen for each client.
+    SteeredAsWord {
+        /// What a client whose place nobody knows would be answered; follows the health map.
+        Snapshot = "snapshot",
+        /// Nothing, as if the names did not exist.
+        Omit = "omit",
+    }
+}
+
+shape! {
+    /// Where a zone's static part comes from.
+    SecondarySpec {
+        /// Addresses of its primaries, asked in this order.
+        primaries: OneOrMany<Text> = required,
+        /// The name of a key in `dns.tsig_keys`: it signs what is asked, and must have signed what is answered or told.
+        tsig: Text,
+    }
 }
 
 shape! {

@@ -122,6 +122,10 @@ impl Chain {
         self.at(wire).filter(|link| link.is_of(wire))
     }
 
+    pub(crate) fn links(&self) -> &[Link] {
+        &self.links
+    }
+
     pub(super) fn links_mut(&mut self) -> &mut [Link] {
         &mut self.links
     }

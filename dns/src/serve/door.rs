@@ -9,18 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sealane_model::Snapshot;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, error, warn};
 
 use super::clock::{calendar, calendar_seconds};
-use super::{Shared, Stop, https, stream};
+use super::{Shared, Stop, https, stream, transfer};
 use crate::config::{Encrypted, Protocol};
 use crate::engine::{Answered, Client, Rules, Transport, answer_to};
 use crate::limit::Verdict;
 use crate::metrics::{Metrics, Tally};
 use crate::tap::Glimpse;
+use crate::wire::Rcode;
 
 /// How long a connection has, once the server stops, for what it has already sent. A new one may
 /// not have sent its first question yet.
@@ -263,18 +265,30 @@ impl Guest {
 
     async fn serve(self, stream: tokio::net::TcpStream, protocol: Option<Protocol>) {
         let Some(protocol) = protocol else {
-            return stream::run(self, stream).await;
+            return self.talk(stream).await;
         };
         let Some((stream, encrypted)) = self.shake(stream, protocol).await else {
             self.gives_up();
             return;
         };
         match protocol {
-            Protocol::Tls => stream::run(self, stream).await,
+            Protocol::Tls => self.talk(stream).await,
             Protocol::Https => https::run(self, stream, encrypted.path).await,
             // Comes in by another door: see `quic`.
             Protocol::Quic => {}
         }
+    }
+
+    async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let may_transfer = transfer::connection::is_expected(&self.rules(), self.peer.ip());
+        match may_transfer {
+            true => transfer::connection::run(self, stream).await,
+            false => stream::run(self, stream).await,
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        self.seat.shared.rules.load_full()
     }
 
     /// `None`: there will be no connection.
@@ -369,5 +383,10 @@ impl Turn<'_> {
             });
         }
         answered
+    }
+
+    /// A message that was answered by others.
+    pub(crate) fn count(&mut self, rcode: Rcode) {
+        self.tally.record(Some(&Answered::plain(0, rcode)));
     }
 }

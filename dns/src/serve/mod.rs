@@ -8,6 +8,7 @@ pub(crate) mod quic;
 pub(crate) mod resolver;
 pub(crate) mod signer;
 mod stream;
+pub(crate) mod transfer;
 pub(crate) mod udp;
 
 use std::sync::Arc;
@@ -18,8 +19,10 @@ use arc_swap::ArcSwap;
 use sealane_model::SnapshotReader;
 use tokio::sync::Notify;
 
-use crate::config::{Encrypted, Protocol};
+use crate::config::{Config, Encrypted, Protocol};
+use crate::dnssec::timing::Moment;
 use crate::engine::Rules;
+use crate::transfer::book::{Book, compile};
 
 /// What all threads read.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) seats: door::Seats,
     /// Certificates come and go without new rules.
     pub(crate) encrypted: ArcSwap<Vec<Encrypted>>,
+    /// What zones' serials and copies of others' zones are written in.
+    pub(crate) book: Arc<Book>,
 }
 
 impl Shared {
@@ -37,6 +42,11 @@ impl Shared {
     pub(crate) fn encrypted(&self, protocol: Protocol) -> Option<Encrypted> {
         let all = self.encrypted.load();
         all.iter().find(|one| one.protocol == protocol).cloned()
+    }
+
+    /// What `config` says, as rules for the present world.
+    pub(crate) fn compile(&self, config: &Config, now: Moment, before: Option<&Rules>) -> Rules {
+        compile(config, &self.book, &self.world.load(), now, before)
     }
 }
 

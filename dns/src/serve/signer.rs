@@ -52,7 +52,7 @@ impl Signer<'_> {
         if is_due(&rules, now)
             && let Some(config) = rules.config.clone()
         {
-            let renewed = Arc::new(Rules::compile_at(&config, now, Some(&rules)));
+            let renewed = Arc::new(self.shared.compile(&config, now, Some(&rules)));
             renewed.sign_ahead(&world);
             // Rules that were replaced meanwhile were signed when they were made.
             let before = self

@@ -370,6 +370,9 @@ fn answer_one(
     if cut_short {
         return answer_cut_short(message, out);
     }
+    if let Some(answered) = super::transfer::answer_datagram(&memory.rules, message, source, out) {
+        return Some(answered);
+    }
     answer_with(memory, message, source.ip(), Transport::Udp, out)
 }
 
@@ -517,6 +520,7 @@ mod tests {
             rules: Arc::new(ArcSwap::from_pointee(Rules::compile(&config))),
             seats: Seats::default(),
             encrypted: ArcSwap::from_pointee(Vec::new()),
+            book: Arc::default(),
         };
         let bound = bind(
             "127.0.0.1:0".parse().unwrap(),

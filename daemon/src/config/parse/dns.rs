@@ -25,6 +25,7 @@ use super::super::spec::{
 };
 use super::super::unit::{OneOrManyText, Secret, Share, Text};
 use super::admin::FILE_PREFIX;
+use super::transfers::TsigKeys;
 use super::{Parser, Transport};
 
 /// What the system allows (unix(7), `sun_path`), without the octet that ends it.
@@ -63,6 +64,7 @@ impl Parser<'_> {
             resolvers,
             query_log,
             dnstap,
+            tsig_keys,
         } = &spec.value;
         let resolvers = resolvers.as_ref()?.value.iter();
         let resolvers = resolvers.map(|at| at.value.0).collect();
@@ -73,7 +75,8 @@ impl Parser<'_> {
         let dnstap = dnstap
             .as_ref()
             .and_then(|at| self.dnstap(&at.value, nsid.as_ref()));
-        let zones = self.zones(zones.as_ref(), dnssec.as_ref());
+        let tsig_keys = self.tsig_keys(tsig_keys.as_ref());
+        let zones = self.zones(zones.as_ref(), dnssec.as_ref(), &tsig_keys);
         let cookies = cookies.as_ref().and_then(|at| self.cookies(&at.value));
         let answers = rrl.as_ref().and_then(|at| rates_of(&at.value));
         let bind = bind.as_ref()?;
@@ -101,6 +104,7 @@ impl Parser<'_> {
             identity,
             query_log,
             dnstap,
+            transfer_dir: self.transfer_dir.as_deref().map(Arc::from),
         })
     }
 
@@ -205,6 +209,7 @@ impl Parser<'_> {
         &mut self,
         table: Option<&At<Table<ZoneSpec>>>,
         dnssec: Option<&At<DnssecSpec>>,
+        tsig_keys: &TsigKeys,
     ) -> Vec<Zone> {
         let mut seen: HashMap<Name, Span> = HashMap::new();
         let mut zones = Vec::new();
@@ -224,8 +229,12 @@ impl Parser<'_> {
                 continue;
             }
             if let Some(spec) = &entry.value {
-                let zone = self.zone(&entry.name, &apex, spec);
-                zones.extend(zone.and_then(|zone| self.signed(zone, spec, dnssec)));
+                let zone = match &spec.value.secondary_of {
+                    Some(from) => self.secondary_zone(&apex, &spec.value, from, tsig_keys),
+                    None => self.zone(&entry.name, &apex, spec),
+                };
+                let zone = zone.and_then(|zone| self.signed(zone, spec, dnssec));
+                zones.extend(zone.and_then(|zone| self.transferred(zone, &spec.value, tsig_keys)));
             }
         }
         zones
@@ -243,6 +252,8 @@ impl Parser<'_> {
             steered,
             aliases,
             dnssec: _,
+            transfers: _,
+            secondary_of: _,
         } = &spec.value;
         let before = self.notes.count();
         let ttl = seconds(ttl.as_ref()?);
@@ -273,14 +284,9 @@ impl Parser<'_> {
             (None, Some(soa)) => Some(soa),
             (None, None) => self.soa(&filled_soa(), apex, &all),
         };
-        let zone = Zone {
-            apex: apex.clone(),
-            soa: soa?,
-            records: all,
-            steered,
-            aliases,
-            dnssec: None,
-        };
+        let mut zone = Zone::new(apex.clone(), soa?, all);
+        zone.steered = steered;
+        zone.aliases = aliases;
         if self.notes.count() == before && !broken {
             let findings = sealane_dns::zone::check(&zone);
             for message in findings.mistakes {
@@ -435,7 +441,7 @@ impl Parser<'_> {
         Some(owner)
     }
 
-    fn steered_names(
+    pub(super) fn steered_names(
         &mut self,
         table: Option<&At<Table<SteeredSpec>>>,
         apex: &Name,

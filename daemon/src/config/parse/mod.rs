@@ -19,6 +19,7 @@ mod sharing;
 mod splits;
 mod sticky;
 mod tls;
+mod transfers;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -47,6 +48,8 @@ use proxy::is_http;
 
 /// The folder in `node.state_dir` that holds the keys of signed zones.
 pub(super) const KEY_FOLDER: &str = "dnssec";
+/// The folder in `node.state_dir` that holds copies of other servers' zones, and serials.
+const TRANSFER_FOLDER: &str = "transfers";
 /// The file in `node.state_dir` that holds the health map over a restart.
 const STATE_FILE: &str = "health.json";
 
@@ -92,6 +95,7 @@ pub(super) fn parse(
         pool_limits: Vec::new(),
         sticky_keys: None,
         key_dir: None,
+        transfer_dir: None,
         key_policies: Vec::new(),
     };
     let regions = parser.regions(regions.as_ref());
@@ -112,6 +116,7 @@ pub(super) fn parse(
     let routes = parser.routes(routes.as_ref(), listeners.iter().any(is_http));
     let limits = parser.proxy_limits(limits.as_ref());
     let bounds = parser.bounds(tier_header.as_ref());
+    parser.transfer_dir = state_dir.as_ref().map(|dir| dir.join(TRANSFER_FOLDER));
     parser.key_dir = dnssec::key_dir(spec, parser.files);
     let dns = parser.dns(dns.as_ref(), geo.clone(), encrypted);
     let admin = parser.admin(admin.as_ref());
@@ -170,6 +175,7 @@ pub(super) fn renewed_tls(
         binds: Binds::default(),
         sticky_keys: None,
         key_dir: None,
+        transfer_dir: None,
         key_policies: Vec::new(),
     };
     let entries = spec.listeners.iter().flat_map(|table| table.value.iter());
@@ -210,6 +216,8 @@ struct Parser<'a> {
     sticky_keys: Option<Arc<[StickyKey]>>,
     /// Where keys of zones are.
     key_dir: Option<PathBuf>,
+    /// Where copies of other servers' zones and serials are kept.
+    transfer_dir: Option<PathBuf>,
     /// How keys of signed zones are kept.
     key_policies: Vec<KeyPolicy>,
 }
