@@ -402,6 +402,7 @@ fn follows(make: Make) {
     let ours = sealane.address("dns");
     let servfail = dig_all(ours, &["www.example.test", "A"]);
     assert!(servfail.contains("SERVFAIL"), "{servfail}");
+    assert!(servfail.contains("EDE: 24"), "{servfail}");
 
     let theirs = local(port);
     let peer = make.start(&place, port, &Role::PrimaryOf(file, ours));

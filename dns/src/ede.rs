@@ -29,6 +29,8 @@ impl Ede {
     pub(crate) const NOT_SUPPORTED: Self = Self::new(21, "");
     /// An alias whose target cannot be looked up.
     pub(crate) const UNRESOLVED: Self = Self::new(22, "");
+    /// A secondary zone that has not come yet, or expired.
+    pub(crate) const NO_COPY: Self = Self::new(24, "no copy of the zone that still holds");
     /// A type that says that a name is absent, and can't be asked for (RFC 9824 §3.5).
     pub(crate) const QUERY_TYPE: Self = Self::new(30, "");
 

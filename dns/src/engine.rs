@@ -297,7 +297,7 @@ impl<'a> Asked<'a, '_> {
             let is_first = hop == 0;
             match find(&rules.table, name) {
                 Found::Name { zone, .. } | Found::NoName { zone, .. } if zone.is_void => {
-                    answer.fail(Ede::NOT_READY);
+                    answer.fail(Ede::NO_COPY);
                     return steered;
                 }
                 Found::Name {

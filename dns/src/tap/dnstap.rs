@@ -1,6 +1,6 @@
 //! dnstap (dnstap.info) as other name servers write it: protobuf messages in Frame Streams over a Unix socket.
 //!
-//! Its one message has a dozen fields, so they are written by hand: see `docs/decisions/0016-dnstap.md`. Opens
+//! Its one message has a dozen fields, so they are written by hand: see `docs/decisions/0018-dnstap.md`. Opens
 //! nothing: what carries the frames is handed in.
 
 use std::io::{self, Read, Write};
