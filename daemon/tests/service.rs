@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use sealane_testkit::port::free_port;
 use world::{Sealane, binary, curl, dig, text};
 
 /// The longest that a notification is waited for.
@@ -111,7 +112,8 @@ fn a_service_s_life_is_told_to_its_manager() {
     let folder = tempfile::tempdir().unwrap();
     let manager = Manager::new(folder.path());
     let (web, listener) = tcp();
-    let questions = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // Free over TCP as well, which the program opens by itself.
+    let questions = UdpSocket::bind(("127.0.0.1", free_port())).unwrap();
     let dns = questions.local_addr().unwrap();
     let config = configure(folder.path(), web, Some(dns));
     let watched = [("WATCHDOG_USEC", "2000000")];
