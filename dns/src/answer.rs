@@ -27,7 +27,9 @@ pub(crate) const UDP_SIZE_PLAIN: usize = 512;
 /// The largest answer over a stream (RFC 1035 §4.2.2).
 pub const STREAM_SIZE_MAX: usize = 65_535;
 /// How long the answer to ANY may be kept (RFC 8482 §4.2).
-const ANY_TTL: Ttl = Ttl::from_secs(3_600);
+pub(crate) const ANY_TTL: Ttl = Ttl::from_secs(3_600);
+/// Of the HINFO that answers ANY: its CPU says why, and there is no OS.
+pub(crate) const ANY_DATA: &[u8] = b"\x07RFC8482\0";
 
 /// What carries a message: it decides how long an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -290,8 +292,7 @@ impl<'o, 'm> Answer<'o, 'm> {
     /// The least that answers ANY (RFC 8482 §4.2).
     pub(crate) fn any(&mut self) {
         let name_at = self.name_at;
-        let data = b"\x07RFC8482\0";
-        let written = self.record(Section::Answer, name_at, rtype::HINFO, ANY_TTL, data);
+        let written = self.record(Section::Answer, name_at, rtype::HINFO, ANY_TTL, ANY_DATA);
         self.note(written);
     }
 

@@ -152,7 +152,7 @@ fn config(zones: Vec<Zone>) -> Config {
 const PRESENT: &str = "; fully validated";
 const ABSENT: &str = "; negative response, fully validated";
 
-const KINDS: [(&str, &str, &str); 35] = [
+const KINDS: [(&str, &str, &str); 37] = [
     ("example.test", "SOA", PRESENT),
     ("example.test", "NS", PRESENT),
     ("example.test", "MX", PRESENT),
@@ -179,6 +179,9 @@ const KINDS: [(&str, &str, &str); 35] = [
     ("any.alias.example.test", "A", PRESENT),
     ("any.near.example.test", "A", PRESENT),
     ("any.near.example.test", "AAAA", ABSENT),
+    // One set of several, or one that is made for it (RFC 8482).
+    ("any.near.example.test", "ANY", PRESENT),
+    ("mail.example.test", "ANY", PRESENT),
     ("cdn.example.test", "CNAME", PRESENT),
     ("cdn.example.test", "A", PRESENT),
     ("svc.example.test", "HTTPS", PRESENT),

@@ -14,7 +14,7 @@ use super::chain::{Denial, Link};
 use super::seal::{Given, Owner, Sealed};
 use super::sign::Signature;
 use crate::alias::Alias;
-use crate::answer::Answer;
+use crate::answer::{ANY_DATA, ANY_TTL, Answer};
 use crate::ede::Ede;
 use crate::engine::At;
 use crate::question::{LowerName, Question};
@@ -237,11 +237,36 @@ impl<'a> Proofs<'a> {
         };
         let link = || sealed.chain.of(at.name.wire()).map(|link| &link.nsec);
         let Some(set) = at.node.first_signed().or_else(link) else {
-            return false;
+            return self.any_made(at, answer);
         };
         let expanded = self.as_expanded(at, set);
         answer.records(expanded.as_ref().unwrap_or(set));
         self.expanded(at, answer);
+        true
+    }
+
+    /// The same where a wildcard has nothing but what is made for each question: RFC 8482's HINFO, signed.
+    fn any_made(&mut self, at: &At<'a, '_>, answer: &mut Answer<'_, '_>) -> bool {
+        let wildcard;
+        let name = if at.expanded {
+            let above = usize::from(at.node.name_length).saturating_sub(2);
+            wildcard = wildcard_at(at.name.wire(), above);
+            &*wildcard
+        } else {
+            at.name.wire()
+        };
+        let owner = Owner { name, ttl: ANY_TTL };
+        let signature = self.of_owner(at, owner, |sealed, owner, keep| {
+            sealed.single(owner, rtype::HINFO, ANY_DATA, keep)
+        });
+        match signature {
+            Ok(None) => return false,
+            Ok(Some(signature)) => {
+                answer.single(rtype::HINFO, ANY_TTL, ANY_DATA, Some(signature.as_ref()));
+                self.expanded(at, answer);
+            }
+            Err(TooMany) => answer.fail(Ede::UNSIGNED),
+        }
         true
     }
 
