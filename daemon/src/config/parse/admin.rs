@@ -17,7 +17,9 @@ use super::{Parser, Transport};
 const TOKEN_CHARS_MIN: usize = 16;
 
 const HASH_PREFIX: &str = "sha256:";
-pub(super) const FILE_PREFIX: &str = "file:";
+const FILE_PREFIX: &str = "file:";
+/// Where a secret is to be.
+pub(super) const ELSEWHERE: &str = "`${VARIABLE}` or `file:PATH`";
 
 impl Parser<'_> {
     pub(super) fn admin(&mut self, spec: Option<&At<AdminSpec>>) -> Option<AdminConfig> {
@@ -107,14 +109,8 @@ impl Parser<'_> {
     }
 
     fn hash_of(&mut self, at: &At<Secret>) -> Option<[u8; 32]> {
-        if at.written.is_none() && !at.value.0.starts_with(FILE_PREFIX) {
-            self.notes.mistake(
-                Mistake::new(at.span, "a token must not stand in this file")
-                    .expected("`${VARIABLE}` or `file:PATH`; or its `hash`"),
-            );
-            return None;
-        }
-        let text = self.referred(at)?;
+        let text =
+            self.kept_elsewhere(at, "token", "`${VARIABLE}` or `file:PATH`; or its `hash`")?;
         let token = text.trim_end_matches(['\r', '\n']);
         if token.chars().count() < TOKEN_CHARS_MIN {
             let message = format!("the token is shorter than {TOKEN_CHARS_MIN} characters");
@@ -126,8 +122,24 @@ impl Parser<'_> {
         Some(Sha256::digest(token.as_bytes()).into())
     }
 
+    /// A secret that is not written in this file itself: that is a mistake, `what` it is and what was `expected` told.
+    pub(super) fn kept_elsewhere(
+        &mut self,
+        at: &At<Secret>,
+        what: &str,
+        expected: &str,
+    ) -> Option<String> {
+        if at.written.is_none() && !at.value.0.starts_with(FILE_PREFIX) {
+            let message = format!("a {what} must not stand in this file");
+            self.notes
+                .mistake(Mistake::new(at.span, message).expected(expected));
+            return None;
+        }
+        self.referred(at)
+    }
+
     /// The secret itself, or what the file holds that it names.
-    pub(super) fn referred(&mut self, at: &At<Secret>) -> Option<String> {
+    fn referred(&mut self, at: &At<Secret>) -> Option<String> {
         let Some(path) = at.value.0.strip_prefix(FILE_PREFIX) else {
             return Some(at.value.0.clone());
         };

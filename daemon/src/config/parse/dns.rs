@@ -24,7 +24,7 @@ use super::super::spec::{
     DnstapSpec, RecordSpec, RrlSpec, SoaSpec, SteeredSpec, SteeringSpec, TtlText, ZoneSpec,
 };
 use super::super::unit::{OneOrManyText, Secret, Share, Text};
-use super::admin::FILE_PREFIX;
+use super::admin::ELSEWHERE;
 use super::transfers::TsigKeys;
 use super::{Parser, Transport};
 
@@ -161,14 +161,7 @@ impl Parser<'_> {
     }
 
     fn cookie_secret(&mut self, at: &At<Secret>) -> Option<CookieSecret> {
-        if at.written.is_none() && !at.value.0.starts_with(FILE_PREFIX) {
-            self.notes.mistake(
-                Mistake::new(at.span, "a secret must not stand in this file")
-                    .expected("`${VARIABLE}` or `file:PATH`"),
-            );
-            return None;
-        }
-        let text = self.referred(at)?;
+        let text = self.kept_elsewhere(at, "secret", ELSEWHERE)?;
         let secret = hexadecimal(text.trim());
         if secret.is_none() {
             self.notes.mistake(

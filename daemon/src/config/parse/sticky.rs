@@ -10,7 +10,7 @@ use super::super::error::Mistake;
 use super::super::spec::{SameSiteWord, StickyCookieSpec, StickySpec};
 use super::super::unit::Secret;
 use super::Parser;
-use super::admin::FILE_PREFIX;
+use super::admin::ELSEWHERE;
 
 /// Shorter secrets can be guessed: 32 characters are 128 bits in hexadecimal digits.
 const KEY_CHARS_MIN: usize = 32;
@@ -36,14 +36,7 @@ impl Parser<'_> {
     }
 
     fn sticky_key(&mut self, at: &At<Secret>) -> Option<StickyKey> {
-        if at.written.is_none() && !at.value.0.starts_with(FILE_PREFIX) {
-            self.notes.mistake(
-                Mistake::new(at.span, "a key must not stand in this file")
-                    .expected("`${VARIABLE}` or `file:PATH`"),
-            );
-            return None;
-        }
-        let text = self.referred(at)?;
+        let text = self.kept_elsewhere(at, "key", ELSEWHERE)?;
         let secret = text.trim();
         if secret.chars().count() < KEY_CHARS_MIN {
             let message = format!("the key is shorter than {KEY_CHARS_MIN} characters");

@@ -17,7 +17,7 @@ use super::super::spec::{
 };
 use super::super::unit::{Secret, Text};
 use super::Parser;
-use super::admin::FILE_PREFIX;
+use super::admin::ELSEWHERE;
 
 /// Shorter secrets can be guessed: RFC 8945 §8 wants them as long as the algorithm's hash, or nearly so.
 const SECRET_LENGTH_MIN: usize = 16;
@@ -66,14 +66,7 @@ impl Parser<'_> {
     }
 
     fn tsig_secret(&mut self, at: &At<Secret>) -> Option<Vec<u8>> {
-        if at.written.is_none() && !at.value.0.starts_with(FILE_PREFIX) {
-            self.notes.mistake(
-                Mistake::new(at.span, "a secret must not stand in this file")
-                    .expected("`${VARIABLE}` or `file:PATH`"),
-            );
-            return None;
-        }
-        let text = self.referred(at)?;
+        let text = self.kept_elsewhere(at, "secret", ELSEWHERE)?;
         let octets = secret_from_base64(text.trim());
         let octets = octets.filter(|octets| octets.len() >= SECRET_LENGTH_MIN);
         if octets.is_none() {
